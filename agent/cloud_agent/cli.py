@@ -1,0 +1,186 @@
+"""The command `cloud-agent`: check, draft, sync, status."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from cloud_agent import __version__, config, loop, status
+from cloud_agent.state import Result, State, utc_now
+
+# sysexits.h
+EX_OK = 0
+EX_TEMPFAIL = 75
+EX_CONFIG = 78
+
+log = logging.getLogger("cloud_agent")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit status (DESIGN §4)."""
+    options = _parser().parse_args(arguments)
+    env_file = config.env_file_path(options.env_file, os.environ)
+    if options.command == "check":
+        return _check(env_file)
+    _log_to_console()
+    try:
+        settings = config.load(env_file, os.environ)
+    except config.ConfigError as error:
+        for problem in error.problems:
+            print(f"cloud-agent: {problem}", file=sys.stderr)
+        return EX_CONFIG
+    for warning in config.warnings(env_file):
+        log.info("%s", warning)
+    if options.command == "draft":
+        return _draft(settings, once=options.once)
+    if options.command == "sync":
+        if options.now:
+            return _sync_now(settings)
+        return _sync(settings, once=options.once, allow_deletions=options.allow_deletions)
+    return _status(settings, as_json=options.json)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="cloud-agent",
+        description="Turns mail in a git-synced vault into reply drafts. It can draft and can never send.",
+    )
+    parser.add_argument("--version", action="version", version=f"cloud-agent {__version__}")
+    parser.add_argument(
+        "--env-file", metavar="PATH", help="the settings (default: ./.env.cloud, else $CLOUD_AGENT_ENV_FILE)"
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("check", help="validate the settings and print every problem with its mend")
+    draft = commands.add_parser("draft", help="draft replies to the mails in the inbox, for ever")
+    draft.add_argument("--once", action="store_true", help="one pass over the inbox")
+    sync = commands.add_parser("sync", help="keep the vault in step with its git remote, for ever")
+    which = sync.add_mutually_exclusive_group()
+    which.add_argument("--once", action="store_true", help="one cycle: commit, merge, push")
+    which.add_argument("--now", action="store_true", help="ask the running loop for a cycle at once")
+    sync.add_argument("--allow-deletions", action="store_true", help="with --once: a mass deletion is meant")
+    show = commands.add_parser("status", help="the loops' last beat, queues, spend, alerts")
+    show.add_argument("--json", action="store_true", help="for a program")
+    for command in commands.choices.values():
+        # also accepted after the command; SUPPRESS keeps what stood before it
+        command.add_argument("--env-file", metavar="PATH", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    return parser
+
+
+def _check(env_file: Path) -> int:
+    _, problems = config.inspect(env_file, os.environ)
+    for warning in config.warnings(env_file):
+        print(f"warning: {warning}")
+    for problem in problems:
+        print(f"problem: {problem}")
+    print(f"{env_file}: {'ready' if not problems else f'{len(problems)} to mend'}")
+    return EX_CONFIG if problems else EX_OK
+
+
+def _draft(settings: config.Config, *, once: bool) -> int:
+    from cloud_agent.claude import Claude
+    from cloud_agent.drafting import Orchestrator
+
+    signals = loop.Signals()
+    signals.install()
+    state = State(settings.state_path)
+    drafter = Claude(settings.claude_api_key, settings.claude_model, settings.claude_base_url, sleep=signals.sleep)
+    orchestrator = Orchestrator(settings, drafter, state, utc_now, signals.stop)
+    log.info("cloud_orchestrator initialised: vault %s, model %s", settings.vault_path, settings.claude_model)
+    statuses: list[int] = []
+
+    def step(cycle: int) -> None:
+        started = utc_now()
+        result: Result
+        refused = False
+        try:
+            report = orchestrator.run_pass()
+            result, message, refused = report.result, report.message, report.refused
+            if report.drafted or report.moved or result != "ok":
+                log.info("pass %d: %d drafted, %d moved, %s", cycle, report.drafted, report.moved, result)
+        except Exception as error:  # a loop that dies drafts nothing more; the beat tells
+            log.exception("the pass failed")
+            result, message = "failed", f"{type(error).__name__}: {error}"
+        state.beat("draft", cycle, started, utc_now(), result, message=message)
+        statuses[:] = [EX_CONFIG if refused else _exit_status(result)]
+
+    if once:
+        step(1)
+        return statuses[0]
+    log.info("cloud_orchestrator started: a pass every %g s", settings.draft_interval_seconds)
+    loop.run(step, settings.draft_interval_seconds, signals)
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(EX_OK)  # a call to Claude that is still open would hold the exit up; its mail is in the inbox
+
+
+def _sync(settings: config.Config, *, once: bool, allow_deletions: bool) -> int:
+    from cloud_agent.sync import Syncer
+
+    signals = loop.Signals()
+    signals.install()
+    state = State(settings.state_path)
+    syncer = Syncer(settings, state, utc_now, sleep=signals.sleep)
+    statuses: list[int] = []
+
+    def step(cycle: int) -> None:
+        started = utc_now()
+        result: Result
+        held = 0
+        try:
+            outcome = syncer.cycle(allow_deletions=allow_deletions)
+            result, message, held = outcome.result, outcome.message, len(outcome.held)
+            if once and message:
+                log.warning("%s", message)
+        except Exception as error:  # as in the draft loop
+            log.exception("the cycle failed")
+            result, message = "failed", f"{type(error).__name__}: {error}"
+        state.beat("sync", cycle, started, utc_now(), result, message=message, held=held)
+        statuses[:] = [_exit_status(result)]
+
+    if once:
+        step(1)
+        return statuses[0]
+    log.info("git_sync_cloud started: a cycle every %g s", settings.sync_interval_seconds)
+    loop.run(step, settings.sync_interval_seconds, signals)
+    return EX_OK
+
+
+def _sync_now(settings: config.Config) -> int:
+    pid = State(settings.state_path).read_beat("sync").get("pid")
+    if not isinstance(pid, int) or not status.is_loop_process(pid):
+        print("cloud-agent: no sync loop is running: start it (pm2 start git_sync_cloud), or use sync --once")
+        return EX_TEMPFAIL
+    try:
+        os.kill(pid, signal.SIGUSR1)
+    except (ProcessLookupError, PermissionError) as error:
+        print(f"cloud-agent: the sync loop (process {pid}) cannot be asked: {error.strerror}; run this as its user")
+        return EX_TEMPFAIL
+    return EX_OK
+
+
+def _status(settings: config.Config, *, as_json: bool) -> int:
+    report = status.collect(settings, utc_now())
+    print(json.dumps(report, indent=1, ensure_ascii=False) if as_json else status.render(report))
+    return 0 if report["healthy"] else 1
+
+
+def _exit_status(result: Result) -> int:
+    return EX_OK if result == "ok" else EX_TEMPFAIL
+
+
+def _log_to_console() -> None:
+    """What happens goes to standard output, what is wrong to standard error, so that PM2 keeps them apart."""
+    form = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    normal, wrong = logging.StreamHandler(sys.stdout), logging.StreamHandler(sys.stderr)
+    normal.addFilter(lambda record: record.levelno < logging.WARNING)
+    wrong.setLevel(logging.WARNING)
+    for handler in (normal, wrong):
+        handler.setFormatter(form)
+    logging.basicConfig(level=logging.INFO, handlers=[normal, wrong])
+    logging.getLogger("httpx2").setLevel(logging.WARNING)

@@ -1,0 +1,493 @@
+"""The draft pass: mails of the inbox become drafts, each at most once.
+
+A pass looks at the vault (the only ledger), decides with `decide`, a pure function, what is to be done with each mail,
+and does it. Calls to Claude run side by side outside the lock; before anything is written, the decision is taken again
+under the lock, because a person may have moved things meanwhile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Literal
+
+from cloud_agent import approval, dashboard, frontmatter, gate, usage
+from cloud_agent.claude import MAX_TOKENS, Answer, Drafter, Refused, TryLater, Unanswerable
+from cloud_agent.config import Config
+from cloud_agent.index import DraftState, Index
+from cloud_agent.journal import Journal
+from cloud_agent.mail import (
+    DRAFT_PREFIX,
+    MAIL_PREFIX,
+    Envelope,
+    Mail,
+    UnreadableMail,
+    addresses,
+    decode,
+    encode,
+    envelope,
+    parse,
+    shown,
+    slug,
+    stem_id,
+)
+from cloud_agent.state import Clock, Result, State
+from cloud_agent.vault import (
+    DONE,
+    HANDBOOK,
+    INBOX,
+    NEEDS_ACTION,
+    PENDING,
+    SKIPPED,
+    UNPARSEABLE,
+    ForbiddenPath,
+    Vault,
+    lock,
+)
+
+log = logging.getLogger("cloud_agent.draft")
+
+MAX_TRIES = 3
+TASK = "email_draft"
+ANNOTATIONS = ("decision", "reason", "drafted_as")
+
+
+@dataclass(frozen=True)
+class Do:
+    """What is to be done with one mail: nothing, a call to Claude, a move with its reason, or removing a copy."""
+
+    what: Literal["leave", "draft", "move", "drop"]
+    folder: str = ""
+    decision: str = ""
+    reason: str = ""
+
+
+LEAVE = Do("leave")
+
+
+def decide(
+    mail: Mail,
+    place: Literal["inbox", "in progress", "needs action"],
+    draft: DraftState | None,
+    copy: Literal["none", "identical", "same", "different"],
+    in_progress: str,
+) -> Do:
+    """Decide about one mail. Pure.
+
+    | the mail lies in | its draft | another file of its id   | then
+    | inbox            | any       | identical                | drop this one: a move was cut off, nothing is lost
+    | inbox            | any       | the same mail            | Done/Skipped
+    | inbox            | any       | a different mail         | Needs_Action: the id is taken
+    | inbox            | waits     | none                     | In_Progress
+    | inbox            | decided   | none                     | Done/Email
+    | inbox            | none      | none, was drafted before | Needs_Action: its draft is gone
+    | inbox            | none      | none                     | the gate decides; a person who put it back overrules it
+    | in progress      | waits     |                          | leave
+    | in progress      | decided   |                          | Done/Email
+    | in progress      | none      |                          | Needs_Action: its draft is gone
+    | needs action     | waits     | (only a drafted mail)    | In_Progress: the draft came back
+    | needs action     | decided   | (only a drafted mail)    | Done/Email
+    """
+    drafted = bool(mail.fields.get("drafted_as"))
+    if place == "needs action" and (draft is None or not drafted):
+        return LEAVE
+    if place == "in progress" and draft == "pending":
+        return LEAVE
+    if place == "inbox" and copy == "identical":
+        return Do("drop", reason="an identical file was already taken in")
+    if place == "inbox" and copy == "same":
+        return Do("move", SKIPPED, "skip", "this mail was taken in before")
+    if place == "inbox" and copy == "different":
+        return Do(
+            "move",
+            NEEDS_ACTION,
+            "review",
+            "its email_id belongs to another mail: give it an email_id of its own and move it back to Inbox/",
+        )
+    if draft == "pending":
+        return Do("move", in_progress, "reply", "its draft waits for a decision")
+    if draft == "decided":
+        return Do("move", DONE, "reply", "its draft was decided")
+    if drafted or place == "in progress":
+        return Do(
+            "move",
+            NEEDS_ACTION,
+            "review",
+            "its draft is gone without a decision; for a new one remove the line drafted_as and move it to Inbox/",
+        )
+    if envelope(mail) is None:
+        return Do("move", NEEDS_ACTION, "review", "it has no sender that can be replied to: correct the line from")
+    if mail.fields.get("decision"):
+        return Do("draft")  # a person put it back into the inbox: the gate is overruled
+    verdict = gate.judge(mail)
+    if verdict.verdict == "skip":
+        return Do("move", SKIPPED, "skip", verdict.reason)
+    if verdict.verdict == "review":
+        return Do("move", NEEDS_ACTION, "review", verdict.reason)
+    return Do("draft")
+
+
+def flags_of(mail: Mail, to: Envelope, reply: str, handbook: str) -> tuple[str, ...]:
+    """What the owner should look at before approving. Pure."""
+    flags = []
+    sender, recipient = addresses(mail.sender), addresses(to.to)
+    if sender and recipient and _domain(sender[0][1]) != _domain(recipient[0][1]):
+        flags.append(f"the reply goes to {recipient[0][1]}, another domain than the sender's")
+    known = f"{mail.subject}\n{mail.sender}\n{shown(mail.body)}\n{handbook}".lower()
+    for word in dict.fromkeys(shown(reply).split()):
+        bare = word.strip("()<>[],.;:!?\"'*_`").lower()
+        if ("://" in bare or bare.startswith("www.") or "@" in bare.strip("@")) and bare not in known:
+            flags.append(f"the reply names {bare[:100]}, which is neither in the mail nor in the handbook")
+    return tuple(flags)
+
+
+class BudgetReached(Exception):
+    """The next call could cost more than may still be spent."""
+
+
+@dataclass
+class Report:
+    """What one pass did. `result` and `message` go into the beat."""
+
+    answered: int = 0
+    drafted: int = 0
+    moved: int = 0
+    refused: bool = False
+    result: Result = "ok"
+    message: str = ""
+
+
+@dataclass
+class Budget:
+    """What may still be spent, US dollars; a call reserves its worst case before it is made."""
+
+    left: float | None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def reserve(self, worst: float) -> bool:
+        with self.lock:
+            if self.left is None:
+                return True
+            if worst > self.left:
+                return False
+            self.left -= worst
+            return True
+
+    def settle(self, worst: float, real: float) -> None:
+        with self.lock:
+            if self.left is not None:
+                self.left += worst - real
+
+
+class Orchestrator:
+    """The draft loop's step. `drafter`, `clock` and the stop signal come from outside."""
+
+    def __init__(
+        self, config: Config, drafter: Drafter, state: State, clock: Clock, stop: threading.Event | None = None
+    ) -> None:
+        self.config = config
+        self.drafter = drafter
+        self.state = state
+        self.clock = clock
+        self.stop = stop or threading.Event()
+        self.vault = Vault(config.vault_path, config.agent_name)
+        self.index = Index(self.vault)
+        self.journal = Journal(self.vault, config.agent_name, "audit", clock)
+
+    def run_pass(self) -> Report:
+        """Look at every open mail once. Ends early, with result `later` or `failed`, when Claude cannot be used."""
+        report = Report()
+        with lock(self.state.process_lock("draft")):
+            with lock(self.state.tree_lock):
+                self.index.refresh()
+                self._settle_open_mails(report)
+                to_draft = self._sort_inbox(report)
+            if to_draft:
+                self._draft_all(to_draft, report)
+            if report.answered and report.result == "ok":
+                cleared = [self.state.clear_alert(key) for key in ("drafting", "budget")]
+                if any(cleared):
+                    self._tell_locked("Drafting works again.")
+        return report
+
+    @contextlib.contextmanager
+    def _isolated(self, path: str, report: Report) -> Iterator[None]:
+        """One mail that cannot be handled never holds up the others."""
+        try:
+            yield
+        except (OSError, ForbiddenPath) as error:
+            report.result, report.message = "later", f"{path}: {error}"
+            log.error("%s could not be handled: %s", path, error)
+
+    # -- what needs no model ---------------------------------------------------------------------------------------
+
+    def _settle_open_mails(self, report: Report) -> None:
+        places: tuple[tuple[Literal["in progress", "needs action"], str], ...] = (
+            ("in progress", self.vault.in_progress),
+            ("needs action", NEEDS_ACTION),
+        )
+        for place, folder in places:
+            for name in self.vault.names(folder):
+                if name.startswith(DRAFT_PREFIX):
+                    continue
+                try:
+                    mail = parse(name, self.vault.read(f"{folder}/{name}"))
+                except (OSError, UnreadableMail):
+                    continue  # a person is looking after it already
+                do = decide(mail, place, self.index.draft_state(mail.slug), "none", self.vault.in_progress)
+                with self._isolated(f"{folder}/{name}", report):
+                    self._carry_out(do, f"{folder}/{name}", mail, report)
+
+    def _sort_inbox(self, report: Report) -> list[tuple[str, Mail]]:
+        """Carry out what needs no call; return the mails that need one, one a mail id."""
+        to_draft: dict[str, tuple[str, Mail]] = {}
+        for name in self.vault.names(INBOX):
+            if not name.startswith(MAIL_PREFIX) or name.startswith(DRAFT_PREFIX):
+                continue
+            path = f"{INBOX}/{name}"
+            try:
+                raw = self.vault.read(path)
+                mail = parse(name, raw)
+            except UnreadableMail as fault:
+                with self._isolated(path, report):
+                    self._set_aside(path, raw, str(fault), report)
+                continue
+            except OSError as error:
+                self._unreadable_file(path, error)
+                continue
+            if mail.slug in to_draft:
+                continue  # its twin is drafted first; the next pass knows what to do with this one
+            do = self._decide_in_inbox(path, mail)
+            if do.what == "draft":
+                to_draft[mail.slug] = (path, mail)
+            else:
+                with self._isolated(path, report):
+                    self._carry_out(do, path, mail, report)
+        return list(to_draft.values())
+
+    def _decide_in_inbox(self, path: str, mail: Mail) -> Do:
+        draft, copy = self.index.draft_state(mail.slug), self._copy_of(path, mail)
+        return decide(mail, "inbox", draft, copy, self.vault.in_progress)
+
+    def _copy_of(self, path: str, mail: Mail) -> Literal["none", "identical", "same", "different"]:
+        others = self.index.mails.get(mail.slug, ())
+        if not others:
+            return "none"
+        text = decode(self.vault.read(path))
+        for other in others:
+            other_text = decode(self.vault.read(other.path))
+            fields, _ = frontmatter.read(other_text)
+            noted = {key: fields[key] for key in ANNOTATIONS if key in fields}
+            if other_text in (text, frontmatter.annotate(text, noted)):
+                return "identical"
+        return "same" if any(other.fingerprint == mail.fingerprint() for other in others) else "different"
+
+    def _carry_out(self, do: Do, path: str, mail: Mail, report: Report) -> None:
+        """Do what was decided about a mail that needs no call. Runs under the tree lock."""
+        if do.what == "leave":
+            return
+        if do.what == "drop":
+            self._drop(path, mail, do.reason)
+            return
+        adopted = do.decision == "reply" and do.folder == self.vault.in_progress
+        if adopted and mail.draft_name.removesuffix(".md") not in self.vault.read_text(dashboard.PATH):
+            self.journal.tell(self._draft_entry(mail))  # a kill came between the draft and its entry
+        self._move(path, mail, do)
+        report.moved += 1
+
+    def _move(self, path: str, mail: Mail, do: Do) -> None:
+        noted = {"decision": do.decision, "reason": do.reason}
+        if do.decision == "reply" or mail.fields.get("drafted_as"):
+            noted["drafted_as"] = mail.draft_name.removesuffix(".md")
+        text = frontmatter.annotate(decode(self.vault.read(path)), noted)
+        if do.decision in ("skip", "review", "failed"):
+            words = {"skip": "Skipped", "review": "Needs a person", "failed": "Could not be drafted"}[do.decision]
+            self.journal.tell(
+                f"{words}: “{dashboard.plain(shown(mail.subject))}” from "
+                f"{dashboard.plain(shown(mail.sender), 80)}: {dashboard.plain(do.reason, 300)}"
+            )
+        target = self.vault.move(path, f"{do.folder}/{MAIL_PREFIX}{mail.slug}.md", encode(text))
+        self.journal.record("mail_moved", mail.email_id, to=target, decision=do.decision, reason=do.reason)
+        log.info("%s -> %s (%s)", path, target, do.reason)
+
+    def _drop(self, path: str, mail: Mail, reason: str) -> None:
+        self.vault.remove(path)
+        self.journal.record("copy_removed", mail.email_id, path=path, reason=reason)
+        log.info("%s removed: %s", path, reason)
+
+    def _set_aside(self, path: str, raw: bytes, reason: str, report: Report) -> None:
+        """An unreadable mail: its bytes are kept, a note in Needs_Action says where and why."""
+        name = path.rpartition("/")[2]
+        kept = self.vault.move(path, f"{UNPARSEABLE}/{slug(stem_id(name))}.md", raw)
+        note = frontmatter.dump(
+            {"decision": "review", "reason": f"this mail cannot be read: {reason}", "kept": kept},
+            f"The mail `{dashboard.plain(shown(name))}` cannot be read: {reason}. Its bytes lie in `{kept}`.\n\n"
+            "Mend the file and move it to `Inbox/`, or delete both.",
+        )
+        self.vault.write_numbered(f"{NEEDS_ACTION}/{MAIL_PREFIX}{slug(stem_id(name))}.md", encode(note))
+        self.journal.tell(f"Needs a person: {dashboard.plain(shown(name))} cannot be read: {reason}")
+        self.journal.record("mail_unreadable", stem_id(name), to=kept, reason=reason)
+        report.moved += 1
+
+    def _unreadable_file(self, path: str, error: OSError) -> None:
+        message = f"{path} cannot be opened ({error.strerror}): give it to this user, e.g. with chown and chmod"
+        if self.state.raise_alert(f"file {path}", message, self.clock()):
+            log.warning("%s", message)
+            self.journal.tell(f"{dashboard.plain(message, 300)}")
+
+    # -- what needs the model --------------------------------------------------------------------------------------
+
+    def _draft_all(self, mails: list[tuple[str, Mail]], report: Report) -> None:
+        handbook = self.vault.read_text(HANDBOOK)
+        budget = Budget(self._budget_left())
+        pool = ThreadPoolExecutor(self.config.draft_concurrency, thread_name_prefix="claude")
+        halt = threading.Event()
+        futures: dict[Future[Answer | None], tuple[str, Mail]] = {
+            pool.submit(self._call, mail, handbook, budget, halt): (path, mail) for path, mail in mails
+        }
+        log.info("%d mail%s to draft", len(futures), "" if len(futures) == 1 else "s")
+        waiting = set(futures)
+        while waiting and not self.stop.is_set():
+            done, waiting = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
+            for future in done:
+                self._finish(*futures[future], future, handbook, report)
+                if report.refused:
+                    halt.set()  # calls that have not begun are not made
+        if waiting:
+            # Asked to stop: calls in hand may still end; their mails stay in the inbox otherwise.
+            halt.set()
+            done, _ = wait(waiting, timeout=15)
+            for future in done:
+                self._finish(*futures[future], future, handbook, report)
+        pool.shutdown(wait=False, cancel_futures=True)
+
+    def _call(self, mail: Mail, handbook: str, budget: Budget, halt: threading.Event) -> Answer | None:
+        """One call, in a thread of the pool. None when the pass was halted before it."""
+        if halt.is_set():
+            return None
+        worst = self._worst_case(mail, handbook)
+        if worst is None and budget.left is not None:
+            raise Refused(
+                f"{self.config.claude_model} has no known price, so no budget can be kept: choose another CLAUDE_MODEL"
+            )
+        if not budget.reserve(worst or 0.0):
+            raise BudgetReached("The budget is reached: raise BUDGET_USD_PER_DAY or BUDGET_USD_PER_WEEK, or wait.")
+        answer = self.drafter.draft(mail, handbook)
+        budget.settle(worst or 0.0, usage.cost(answer.model, answer.usage, self.clock().date()) or 0.0)
+        return answer
+
+    def _finish(self, path: str, mail: Mail, future: Future[Answer | None], handbook: str, report: Report) -> None:
+        try:
+            answer = future.result()
+        except TryLater as error:
+            report.result = "later" if report.result == "ok" else report.result
+            report.message = f"Claude's API cannot answer now: {error}"
+            log.warning("%s stays in the inbox: %s", path, error)
+        except Refused as error:
+            report.result, report.message, report.refused = "failed", str(error), True
+            if self.state.raise_alert("drafting", str(error), self.clock()):
+                log.error("drafting has stopped: %s", error)
+                self._tell_locked(f"Drafting has stopped: {dashboard.plain(str(error), 300)}")
+        except BudgetReached as error:
+            report.result, report.message = "later", str(error)
+            if self.state.raise_alert("budget", str(error), self.clock()):
+                log.warning("%s", error)
+                self._tell_locked(str(error))
+        except Unanswerable as error:
+            with lock(self.state.tree_lock), self._isolated(path, report):
+                self._count_failure(path, mail, f"Claude's API does not take it ({error})", report)
+        else:
+            if answer is not None:
+                report.answered += 1
+                with lock(self.state.tree_lock), self._isolated(path, report):
+                    self._record(path, mail, answer, handbook, report)
+
+    def _record(self, path: str, mail: Mail, answer: Answer, handbook: str, report: Report) -> None:
+        """Write down what a call brought, money first. Runs under the tree lock."""
+        now = self.clock()
+        row = usage.row(now, self.config.agent_name, answer.model, answer.usage, TASK)
+        self.vault.append(usage.path(now.date()), row.encode(), usage.header(now.date()).encode())
+        self.index.refresh()
+        try:
+            mail = parse(path.rpartition("/")[2], self.vault.read(path))
+        except (OSError, UnreadableMail):
+            log.info("%s was moved meanwhile; its answer is dropped", path)
+            return
+        do = self._decide_in_inbox(path, mail)
+        to = envelope(mail)
+        if do.what != "draft" or to is None:
+            self._carry_out(do, path, mail, report)
+            return
+        reply = answer.reply
+        if reply is None:
+            self._count_failure(path, mail, answer.fault, report)
+            return
+        overruled = bool(mail.fields.get("decision"))
+        if reply.decision == "review" and not (overruled and reply.body.strip()):
+            reason = f"Claude asks for a person: {shown(reply.reason)}"
+            self._move(path, mail, Do("move", NEEDS_ACTION, "review", reason))
+            report.moved += 1
+            return
+        draft = approval.Draft(
+            body=reply.body,
+            reason=shown(reply.reason),
+            confidence=reply.confidence,
+            missing_facts=tuple(shown(fact) for fact in reply.missing_facts),
+            flags=flags_of(mail, to, reply.body, handbook),
+            model=answer.model,
+        )
+        self.vault.create(f"{PENDING}/{mail.draft_name}", approval.render(mail, to, draft, now).encode())
+        self.journal.tell(self._draft_entry(mail))
+        self.journal.record("draft_created", mail.email_id, draft=mail.draft_name, model=answer.model, to=to.to)
+        log.info("draft %s/%s", PENDING, mail.draft_name)
+        self._move(path, mail, Do("move", self.vault.in_progress, "reply", "its draft waits for a decision"))
+        self.state.forget_tries(mail.fingerprint())
+        report.drafted += 1
+
+    def _count_failure(self, path: str, mail: Mail, reason: str, report: Report) -> None:
+        tries = self.state.count_try(mail.fingerprint())
+        log.warning("%s: try %d of %d failed: %s", path, tries, MAX_TRIES, reason)
+        if tries >= MAX_TRIES:
+            self._move(path, mail, Do("move", NEEDS_ACTION, "failed", f"{reason}, {tries} times"))
+            self.state.forget_tries(mail.fingerprint())
+            report.moved += 1
+        elif report.result == "ok":
+            report.result, report.message = "later", f"{path}: {reason}"
+
+    def _budget_left(self) -> float | None:
+        today = self.clock().date()
+        limits = []
+        if self.config.budget_usd_per_day is not None:
+            limits.append(self.config.budget_usd_per_day - self._spent([today]))
+        if self.config.budget_usd_per_week is not None:
+            limits.append(self.config.budget_usd_per_week - self._spent(usage.week_of(today)))
+        return min(limits) if limits else None
+
+    def _spent(self, days: list[date]) -> float:
+        return sum(usage.spent(self.vault.read_text(usage.path(day))) for day in days)
+
+    def _worst_case(self, mail: Mail, handbook: str) -> float | None:
+        """Dollars that a call may cost at most: three characters a token, the longest answer."""
+        tokens = usage.Usage(input=(len(mail.body) + len(handbook) + 8000) // 3, output=MAX_TOKENS)
+        return usage.cost(self.config.claude_model, tokens, self.clock().date())
+
+    # -- what the owner reads --------------------------------------------------------------------------------------
+
+    def _draft_entry(self, mail: Mail) -> str:
+        return (
+            f"Email draft ready: [[{mail.draft_name.removesuffix('.md')}]] for "
+            f"{dashboard.plain(shown(mail.sender), 80)}, “{dashboard.plain(shown(mail.subject))}”"
+        )
+
+    def _tell_locked(self, entry: str) -> None:
+        with lock(self.state.tree_lock):
+            self.journal.tell(entry)
+
+
+def _domain(address: str) -> str:
+    return address.rpartition("@")[2].lower()

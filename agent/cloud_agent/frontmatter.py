@@ -1,0 +1,123 @@
+"""Front matter: read as people and scripts write it, written as strict YAML.
+
+Reading never fails. `subject: [URGENT] x`, `from: "Bob" <b@x>`, `subject: Re: x`, tabs, CRLF, a BOM and a missing
+closing `---` are ordinary input, and every value is text (`email_id: 007` is not seven). So the header is read line by
+line; YAML's own rules are used only for a value that is quoted from end to end.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+FENCE = "---"
+_FIELD = re.compile(r"[ \t]*([A-Za-z][A-Za-z0-9_-]*)[ \t]*:(?!//)[ \t]*(.*)")
+_END = ("---", "...")
+
+
+def read(text: str) -> tuple[dict[str, str], str]:
+    """Split a note into its fields and its body. Keys come in lower case with `_` for `-`; the first of two wins."""
+    lines = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    start = next((number for number, line in enumerate(lines) if line.strip()), len(lines))
+    if start == len(lines) or lines[start].rstrip() != FENCE:
+        return {}, "\n".join(lines)
+    header, body = _split(lines[start + 1 :])
+    return _fields(header), "\n".join(body).lstrip("\n")
+
+
+def dump(fields: Mapping[str, Any], body: str) -> str:
+    """Write a note: strict YAML between two fences, a blank line, the body, one newline at the end."""
+    return f"{FENCE}\n{_yaml(fields)}{FENCE}\n\n{body.rstrip()}\n"
+
+
+def annotate(text: str, fields: Mapping[str, str]) -> str:
+    """Set fields at the top of a note and leave every other byte as it was."""
+    newline = "\r\n" if "\r\n" in text else "\n"
+    bom = "\ufeff" if text.startswith("\ufeff") else ""
+    lines = text.removeprefix("\ufeff").splitlines(keepends=True)
+    start = next((number for number, line in enumerate(lines) if line.strip()), len(lines))
+    ours = [line + newline for line in _yaml(fields).splitlines()]
+    if start == len(lines) or lines[start].strip() != FENCE:
+        return bom + "".join([FENCE + newline, *ours, FENCE + newline, newline, *lines])
+    head, rest = lines[: start + 1], lines[start + 1 :]
+    while rest and (match := _FIELD.fullmatch(rest[0].rstrip("\r\n"))) and _key(match[1]) in fields:
+        rest = rest[1:]  # an earlier annotation of ours
+    return bom + "".join([*head, *ours, *rest])
+
+
+def _split(lines: list[str]) -> tuple[list[str], list[str]]:
+    for number, line in enumerate(lines):
+        if line.rstrip() in _END:
+            return lines[:number], lines[number + 1 :]
+    # No closing fence: the header ends at the first line that can be no part of one.
+    for number, line in enumerate(lines):
+        if not (_FIELD.fullmatch(line) or line.startswith((" ", "\t", "- ", "#"))):
+            return lines[:number], lines[number:]
+    return lines, []
+
+
+def _fields(lines: list[str]) -> dict[str, str]:
+    fields: dict[str, str] = {}
+    position = 0
+    while position < len(lines):
+        line = lines[position]
+        position += 1
+        match = _FIELD.fullmatch(line)
+        if match is None or line.lstrip().startswith("#"):
+            continue
+        more = []
+        while position < len(lines) and _continues(lines[position]):
+            more.append(lines[position])
+            position += 1
+        fields.setdefault(_key(match[1]), _value(match[2].strip(), more))
+    return fields
+
+
+def _continues(line: str) -> bool:
+    if line.startswith("- "):
+        return True
+    return line.startswith((" ", "\t")) and _FIELD.fullmatch(line.strip()) is None
+
+
+def _key(text: str) -> str:
+    return text.lower().replace("-", "_")
+
+
+def _value(text: str, more: list[str]) -> str:
+    if re.fullmatch(r"[|>][+-]?\d?", text):
+        joiner = "\n" if text[0] == "|" else " "
+        return joiner.join(line.strip() for line in more).strip()
+    if not text and more and all(line.strip().startswith("- ") for line in more if line.strip()):
+        return ", ".join(_unquote(line.strip()[2:].strip()) for line in more if line.strip())
+    if text in ("[]", "{}", "~", "null"):
+        return ""
+    return " ".join([_unquote(text), *(line.strip() for line in more if line.strip())])
+
+
+def _unquote(text: str) -> str:
+    if len(text) < 2 or text[0] not in "\"'" or text[-1] != text[0]:
+        return text
+    try:
+        value = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506  (BaseLoader makes strings, lists and dicts only)
+    except yaml.YAMLError:
+        return text
+    return value if isinstance(value, str) else text
+
+
+class _Dumper(yaml.SafeDumper):
+    """Strings on one line: those that YAML would spread over several are quoted with escapes."""
+
+
+def _represent_str(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+    style = None if value.isprintable() else '"'
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+
+_Dumper.add_representer(str, _represent_str)
+
+
+def _yaml(fields: Mapping[str, Any]) -> str:
+    return yaml.dump(dict(fields), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=2**31)

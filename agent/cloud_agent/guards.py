@@ -1,0 +1,62 @@
+"""What may be committed: markdown and state, no secret, nothing huge, no conflict marker, no sudden mass deletion."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from cloud_agent.vault import TEMPORARY_PREFIX
+
+MAX_BYTES = 50 * 1000 * 1000
+_SUFFIXES = frozenset((".md", ".markdown", ".json", ".jsonl", ".canvas", ".base"))
+_NAMES = frozenset((".gitkeep", ".gitignore", ".gitattributes"))
+_SECRET_NAMES = re.compile(
+    r"\.env.*|id_(rsa|dsa|ecdsa|ed25519).*|.*\.(pem|key|p12|pfx|kdbx)|\.netrc|\.npmrc|\.pypirc", re.I
+)
+_SECRETS = re.compile(
+    rb"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----"
+    rb"|\bsk-ant-[A-Za-z0-9_-]{20,}"
+    rb"|\bgh[pousr]_[A-Za-z0-9]{36,}|\bgithub_pat_[A-Za-z0-9_]{40,}"
+    rb"|\bAKIA[0-9A-Z]{16}\b"
+    rb"|\bxox[abprs]-[A-Za-z0-9-]{20,}"
+    rb"|\bya29\.[A-Za-z0-9_-]{30,}"
+)
+_MARKER = re.compile(rb"^<{7} .*?^={7}\r?$.*?^>{7} ", re.MULTILINE | re.DOTALL)
+
+
+def is_ours_to_ignore(path: str) -> bool:
+    """Half-written files of ours: neither committed nor reported."""
+    return PurePosixPath(path).name.startswith(TEMPORARY_PREFIX)
+
+
+def objection(root: Path, path: str) -> str | None:
+    """Why a new or changed file is held back, or None when it may be committed."""
+    if path.endswith("/"):
+        return "it is a git repository of its own: move it out of the vault, or remove its .git"
+    pure = PurePosixPath(path)
+    if _SECRET_NAMES.fullmatch(pure.name):
+        return "its name is that of a secret: move it out of the vault"
+    if pure.suffix.lower() not in _SUFFIXES and pure.name not in _NAMES:
+        return "it is neither markdown nor state: move it out of the vault"
+    try:
+        status = os.stat(root / path, follow_symlinks=False)
+        if not stat.S_ISREG(status.st_mode):
+            return "it is no regular file: a link leads out of the vault"
+        if status.st_size > MAX_BYTES:
+            return "it is larger than 50 MB: move it out of the vault"
+        content = (root / path).read_bytes()
+    except OSError as error:
+        return f"it cannot be read ({error.strerror}): give it to the agent's user"
+    if _SECRETS.search(content):
+        return "it holds what looks like a key or a token: take it out, and replace the key"
+    if _MARKER.search(content):
+        return "it holds conflict markers: settle the conflict in it"
+    return None
+
+
+def is_mass_deletion(deleted: Sequence[str], tracked: int) -> bool:
+    """More than ten files and more than a third of the vault gone at once is taken for an accident."""
+    return len(deleted) > 10 and len(deleted) * 3 > tracked

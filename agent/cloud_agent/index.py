@@ -1,0 +1,109 @@
+"""Where each mail and each draft lies: the vault itself is the ledger.
+
+Reads a folder only when its modification time changed, a file only when it is new: a pass costs what is new, not what
+is stored. Nothing here is needed to survive a restart.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+from cloud_agent import frontmatter
+from cloud_agent.mail import DRAFT_PREFIX, UnreadableMail, decode, parse, slug, stem_id
+from cloud_agent.vault import NEEDS_ACTION, Vault
+
+DraftState = Literal["pending", "decided"]
+
+# A folder changed this recently may change again within the clock's resolution: look again next time.
+_SETTLED_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Note:
+    """A mail or a draft that lies somewhere in the vault. Mails carry a fingerprint, drafts none."""
+
+    path: str
+    slug: str
+    fingerprint: str = ""
+
+
+@dataclass
+class _Folder:
+    modified: int
+    notes: dict[str, tuple[tuple[int, int, int], Note | None]] = field(default_factory=dict)
+    folders: list[str] = field(default_factory=list)
+
+
+class Index:
+    """All drafts, wherever a person moved or renamed them to, and all mails outside the inbox."""
+
+    def __init__(self, vault: Vault) -> None:
+        self.vault = vault
+        self.drafts: dict[str, list[Note]] = {}
+        self.mails: dict[str, list[Note]] = {}
+        self._folders: dict[str, _Folder] = {}
+
+    def refresh(self) -> None:
+        seen: dict[str, _Folder] = {}
+        for top in ("Pending_Approval", "Approved", "Rejected", "Done", self.vault.in_progress, NEEDS_ACTION):
+            self._visit(top, seen)
+        self._folders = seen
+        self.drafts, self.mails = {}, {}
+        for note in self._notes():
+            group = self.mails if note.fingerprint else self.drafts
+            group.setdefault(note.slug, []).append(note)
+
+    def draft_state(self, mail_slug: str) -> DraftState | None:
+        """Whether a draft of this mail waits, or was decided; None when there is none anywhere."""
+        drafts = self.drafts.get(mail_slug, ())
+        if any(not note.path.startswith("Pending_Approval/") for note in drafts):
+            return "decided"
+        return "pending" if drafts else None
+
+    def _notes(self) -> Iterator[Note]:
+        for folder in self._folders.values():
+            for _, note in folder.notes.values():
+                if note is not None:
+                    yield note
+
+    def _visit(self, path: str, seen: dict[str, _Folder]) -> None:
+        try:
+            modified = os.stat(self.vault.root / path, follow_symlinks=False).st_mtime_ns
+            known = self._folders.get(path)
+            folder = known if known and known.modified == modified else self._list(path, modified, known)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        seen[path] = folder
+        for child in folder.folders:
+            self._visit(child, seen)
+
+    def _list(self, path: str, modified: int, known: _Folder | None) -> _Folder:
+        settled = time.time_ns() - modified > _SETTLED_SECONDS * 1e9
+        folder = _Folder(modified if settled else -1)
+        with os.scandir(self.vault.root / path) as entries:
+            for entry in entries:
+                child = f"{path}/{entry.name}"
+                if entry.is_dir(follow_symlinks=False):
+                    folder.folders.append(child)
+                elif entry.name.endswith(".md") and entry.is_file(follow_symlinks=False):
+                    status = entry.stat(follow_symlinks=False)
+                    version = (status.st_ino, status.st_mtime_ns, status.st_size)
+                    earlier = known.notes.get(child) if known else None
+                    folder.notes[child] = earlier if earlier and earlier[0] == version else (version, self._note(child))
+        return folder
+
+    def _note(self, path: str) -> Note | None:
+        name = path.rpartition("/")[2]
+        try:
+            raw = self.vault.read(path)
+            fields, _ = frontmatter.read(decode(raw))
+            if name.startswith(DRAFT_PREFIX) or fields.get("draft_id"):
+                return Note(path, slug(fields.get("email_id", "").strip() or stem_id(name)))
+            mail = parse(name, raw)
+        except (OSError, UnreadableMail):
+            return None
+        return Note(path, mail.slug, mail.fingerprint())

@@ -1,0 +1,43 @@
+"""What Cloud tells: the owner on the Dashboard, and for the record as JSON lines in `Logs/Cloud/`.
+
+All of this writes to the working tree: the caller holds the tree lock.
+"""
+
+from __future__ import annotations
+
+import json
+
+from cloud_agent import dashboard
+from cloud_agent.mail import shown
+from cloud_agent.state import Clock, iso
+from cloud_agent.vault import AUDIT, Vault
+
+
+class Journal:
+    """Writes for one agent. `log` names the file: `audit` for drafting, `sync` for the git loop."""
+
+    def __init__(self, vault: Vault, agent: str, log: str, clock: Clock) -> None:
+        self.vault = vault
+        self.agent = agent
+        self.log = log
+        self.clock = clock
+
+    def tell(self, entry: str) -> None:
+        """Put a line, markdown, at the top of the Dashboard's Updates."""
+        text = self.vault.read_text(dashboard.PATH)
+        changed = dashboard.add_entries(text, [f"{iso(self.clock())} {entry}"])
+        if changed != text:
+            self.vault.replace(dashboard.PATH, changed.encode())
+
+    def record(self, action: str, target: str, **parameters: str) -> None:
+        """Append one decision, a file a month."""
+        now = self.clock()
+        line = {
+            "timestamp": iso(now),
+            "actor": self.agent,
+            "action_type": action,
+            "target": shown(target),
+            "parameters": {key: shown(value) for key, value in parameters.items()},
+        }
+        content = json.dumps(line, ensure_ascii=False).encode() + b"\n"
+        self.vault.append(f"{AUDIT}/{self.log}-{now:%Y-%m}.jsonl", content)

@@ -1,0 +1,186 @@
+"""One mail as it lies in `Inbox/EMAIL_*.md`, and what a reply to it is addressed to. Pure functions."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from email.utils import formataddr
+
+from cloud_agent import frontmatter
+
+MAIL_PREFIX = "EMAIL_"
+DRAFT_PREFIX = "EMAIL_DRAFT_"
+
+_SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}(?<!\.)")
+_ADDRESS = re.compile(r"[^\s@<>(),;:\"\[\]\\]+@[^\s@<>(),;:\"\[\]\\]+")
+_QUOTED = re.compile(r'"(?:\\.|[^"\\])*"')
+# One entry of an address list: a comma inside quotes separates nothing. Newlines were taken out before.
+_ADDRESS_PART = re.compile(r'(?:"(?:\\.|[^"\\])*"|[^,;"]|")+')
+# What mail programs put before the subject of a reply (RFC 5322 §3.6.5 has only "Re: "), also as Re[2]: or RE(3):
+_REPLY_PREFIX = re.compile(
+    r"\s*(?:re|aw|antw|sv|vs|odp|rif|r|ref|res|rép|ynt|yit|atb|bls|vá|回复|回覆|答复|答覆|返信|回信)"
+    r"\s*(?:\[\d+\]|\(\d+\))?\s*[:：]\s*",
+    re.IGNORECASE,
+)
+
+
+class UnreadableMail(Exception):
+    """The file is no mail that can be read as text; the message is the reason."""
+
+
+@dataclass(frozen=True)
+class Mail:
+    """What a mail says of itself. All text; addresses as written."""
+
+    email_id: str
+    fields: dict[str, str]
+    body: str
+
+    @property
+    def sender(self) -> str:
+        return self.fields.get("from", "")
+
+    @property
+    def subject(self) -> str:
+        return self.fields.get("subject", "")
+
+    @property
+    def slug(self) -> str:
+        return slug(self.email_id)
+
+    @property
+    def draft_name(self) -> str:
+        return f"{DRAFT_PREFIX}{self.slug}.md"
+
+    def fingerprint(self) -> str:
+        """The same for two copies of one mail, whatever was annotated since: who wrote what."""
+        parts = (self.sender, self.subject, self.body.strip())
+        return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """To whom a reply goes and how it threads: set by code alone, from the mail's headers (RFC 5322 §3.6)."""
+
+    to: str
+    cc: str
+    subject: str
+    in_reply_to: str
+    references: str
+
+
+def parse(name: str, raw: bytes) -> Mail:
+    """Read a mail file; `name` is its file name, whose stem stands in for a missing `email_id`.
+
+    Raises UnreadableMail for what is no text or says nothing at all.
+    """
+    if b"\0" in raw:
+        raise UnreadableMail("it is a binary file, not text")
+    text = decode(raw)
+    fields, body = frontmatter.read(text)
+    if not body.strip() and not fields.get("subject", "").strip():
+        raise UnreadableMail("it has neither a subject nor a body")
+    email_id = fields.get("email_id", "").strip() or stem_id(name)
+    return Mail(email_id, {key: one_line(value) for key, value in fields.items()}, body)
+
+
+def decode(raw: bytes) -> str:
+    """Bytes of a note as text; what is not UTF-8 survives a round trip through `encode`."""
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def encode(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def shown(text: str) -> str:
+    """Text for a person or the model: bytes that are no UTF-8 become U+FFFD."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def one_line(text: str) -> str:
+    """A header value without line breaks and control characters, so that it can never add a header."""
+    return re.sub(r"[\x00-\x1f\x7f\x85\u2028\u2029]+", " ", text).strip()
+
+
+def stem_id(name: str) -> str:
+    """The id that a file name stands for: `EMAIL_test_001.md` and `EMAIL_DRAFT_test_001.md` are both `test_001`."""
+    return name.removesuffix(".md").removeprefix(DRAFT_PREFIX).removeprefix(MAIL_PREFIX)
+
+
+def slug(email_id: str) -> str:
+    """A file name part for an id: the id where it is safe, else a readable rest of it with a hash.
+
+    Never a path: no separator, no leading dot, bounded length.
+    """
+    if _SLUG.fullmatch(email_id):
+        return email_id
+    readable = re.sub(r"[^A-Za-z0-9]+", "-", email_id).strip("-")[:40]
+    digest = hashlib.sha256(email_id.encode("utf-8", "surrogateescape")).hexdigest()[:10]
+    return f"{readable}-{digest}" if readable else digest
+
+
+def addresses(*values: str) -> list[tuple[str, str]]:
+    """The (display name, address) pairs of address headers; what is no address is dropped.
+
+    Not `email.utils.getaddresses`: what it makes of a broken header differs between patch releases of Python, and
+    recipients must not.
+    """
+    found = []
+    for part in _ADDRESS_PART.findall(one_line(", ".join(values))):
+        name, _, angle = part.rpartition("<")
+        address = angle.split(">")[0].strip() if name or "<" in part else part.strip()
+        if not _ADDRESS.fullmatch(address):
+            # `Bob b@x.org` and other things people write; never out of a quoted name
+            bare = _ADDRESS.findall(_QUOTED.sub(" ", part))
+            if len(bare) != 1:
+                continue
+            name, address = "", bare[0]
+        found.append((_unquoted(name.strip()), address))
+    return found
+
+
+def envelope(mail: Mail) -> Envelope | None:
+    """Address the reply: Reply-To before From (RFC 5322 §3.6.2). None when nobody can be replied to."""
+    recipients = addresses(mail.fields.get("reply_to", "")) or addresses(mail.sender)
+    if not recipients:
+        return None
+    parent = _message_ids(mail.fields.get("message_id", ""))[:1]
+    earlier = _message_ids(mail.fields.get("references", "")) or _message_ids(mail.fields.get("in_reply_to", ""))[:1]
+    return Envelope(
+        to=", ".join(dict.fromkeys(_format(name, address) for name, address in recipients)),
+        cc="",
+        subject=reply_subject(mail.subject),
+        in_reply_to=parent[0] if parent else "",
+        references=" ".join(dict.fromkeys([*earlier, *parent])),
+    )
+
+
+def reply_subject(subject: str) -> str:
+    """One "Re: ", however many prefixes of whatever language were there (RFC 5322 §3.6.5)."""
+    rest = one_line(subject)
+    while match := _REPLY_PREFIX.match(rest):
+        rest = rest[match.end() :]
+    return f"Re: {rest or '(no subject)'}"
+
+
+def _unquoted(name: str) -> str:
+    if _QUOTED.fullmatch(name):
+        return re.sub(r"\\(.)", r"\1", name[1:-1])
+    return name
+
+
+def _message_ids(value: str) -> list[str]:
+    return re.findall(r"<[^<>\s]+>", value) or ([f"<{value.strip()}>"] if _ADDRESS.fullmatch(value.strip()) else [])
+
+
+def _format(name: str, address: str) -> str:
+    # Not ASCII-encoded: this is shown to a person, the sender encodes it (RFC 2047).
+    if not name:
+        return address
+    return formataddr((name, address)) if name.isascii() and address.isascii() else f'"{_quote(name)}" <{address}>'
+
+
+def _quote(name: str) -> str:
+    return name.replace("\\", "\\\\").replace('"', '\\"')

@@ -1,0 +1,101 @@
+"""`cloud-agent status`: is the agent healthy, what waits, what was spent."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from cloud_agent import usage
+from cloud_agent.config import Config
+from cloud_agent.state import State
+from cloud_agent.vault import INBOX, NEEDS_ACTION, PENDING, Vault
+
+# A beat may be late by one more interval and the longest step before the loop counts as not living.
+_GRACE_SECONDS = 180.0
+
+
+def collect(config: Config, now: datetime) -> dict[str, Any]:
+    """Everything `status` shows, ready for JSON. `healthy` is what the exit status says."""
+    vault = Vault(config.vault_path, config.agent_name)
+    state = State(config.state_path)
+    loops = {
+        name: _loop(state.read_beat(name), interval, now)
+        for name, interval in (("draft", config.draft_interval_seconds), ("sync", config.sync_interval_seconds))
+    }
+    last_sync = loops["sync"].get("succeeded") or None
+    today = now.date()
+    alerts = [{"key": key, **alert} for key, alert in sorted(state.alerts().items())]
+    return {
+        "healthy": all(loop["alive"] and loop["result"] == "ok" for loop in loops.values()) and not alerts,
+        "loops": loops,
+        "queues": {
+            "inbox": len([name for name in vault.names(INBOX) if name.startswith("EMAIL_")]),
+            "in_progress": len(vault.names(vault.in_progress)),
+            "pending_approval": len(vault.names(PENDING)),
+            "needs_action": len(vault.names(NEEDS_ACTION)),
+        },
+        "last_sync": last_sync,
+        "last_sync_age_seconds": _age(last_sync, now),
+        "spent_today_usd": round(usage.spent(vault.read_text(usage.path(today))), 6),
+        "spent_this_week_usd": round(
+            sum(usage.spent(vault.read_text(usage.path(day))) for day in usage.week_of(today)), 6
+        ),
+        "alerts": alerts,
+    }
+
+
+def render(report: dict[str, Any]) -> str:
+    """The same for a person."""
+    lines = ["healthy" if report["healthy"] else "NOT HEALTHY"]
+    for name, loop in report["loops"].items():
+        if not loop["finished"]:
+            lines.append(f"{name:>6}: has not run yet")
+            continue
+        life = "alive" if loop["alive"] else "NOT RUNNING"
+        message = f" ({loop['message']})" if loop["message"] else ""
+        lines.append(f"{name:>6}: {life}, cycle {loop['cycle']}, last {loop['result']} at {loop['finished']}{message}")
+    queues = report["queues"]
+    lines.append(
+        f"  mail: {queues['inbox']} in the inbox, {queues['pending_approval']} drafts wait for approval, "
+        f"{queues['needs_action']} need a person"
+    )
+    age = report["last_sync_age_seconds"]
+    lines.append(f"synced: {f'{age:.0f} s ago' if age is not None else 'never'}")
+    lines.append(f" spent: ${report['spent_today_usd']:.4f} today, ${report['spent_this_week_usd']:.4f} this week")
+    lines += [f" alert: {alert['message']} (since {alert['since']})" for alert in report["alerts"]]
+    return "\n".join(lines)
+
+
+def is_loop_process(pid: int) -> bool:
+    """Whether this process is a cloud-agent: a pid in a beat may be another's by now."""
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+    return b"cloud-agent" in command or b"cloud_agent" in command
+
+
+def _loop(beat: dict[str, Any], interval: float, now: datetime) -> dict[str, Any]:
+    age = _age(beat.get("finished"), now)
+    pid = beat.get("pid")
+    alive = isinstance(pid, int) and is_loop_process(pid) and age is not None and age < 2 * interval + _GRACE_SECONDS
+    return {
+        "alive": alive,
+        "pid": pid,
+        "cycle": beat.get("cycle", 0),
+        "started": beat.get("started"),
+        "finished": beat.get("finished"),
+        "result": beat.get("result"),
+        "succeeded": beat.get("succeeded"),
+        "message": beat.get("message", ""),
+    }
+
+
+def _age(stamp: str | None, now: datetime) -> float | None:
+    if not stamp:
+        return None
+    try:
+        return max(0.0, (now - datetime.fromisoformat(stamp)).total_seconds())
+    except ValueError:
+        return None

@@ -1,0 +1,344 @@
+"""The git loop: one idempotent step from whatever is on disk to in step with the remote.
+
+Mend, commit what is new under the guards, fetch, join, push. Merge, not rebase: what either side committed stays
+reachable. The tree lock is held only while the working tree is touched, never across the network.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cloud_agent import dashboard, guards, summary
+from cloud_agent.config import Config
+from cloud_agent.git import NETWORK_DEADLINE, Git, GitError
+from cloud_agent.journal import Journal
+from cloud_agent.merge import merge_trees
+from cloud_agent.state import Clock, Result, State
+from cloud_agent.vault import Vault, lock
+
+log = logging.getLogger("cloud_agent.sync")
+
+TRIES = 3
+STALE_LOCK_SECONDS = 10.0
+
+
+@dataclass
+class Outcome:
+    """What one cycle did. `result` and `message` go into the beat."""
+
+    result: Result = "ok"
+    message: str = ""
+    commits: int = 0
+    received: bool = False
+    pushed: bool = False
+    held: dict[str, str] = field(default_factory=dict)
+
+
+class NotNow(Exception):
+    """The working tree cannot be touched now: somebody else is at work in it. Nothing is lost by waiting."""
+
+
+class Syncer:
+    """The sync loop's step. `clock` and `sleep` come from outside."""
+
+    def __init__(self, config: Config, state: State, clock: Clock, sleep: Callable[[float], None] = time.sleep) -> None:
+        self.config = config
+        self.state = state
+        self.clock = clock
+        self.sleep = sleep
+        self.vault = Vault(config.vault_path, config.agent_name)
+        self.journal = Journal(self.vault, config.agent_name, "sync", clock)
+        self.git = Git(config.vault_path, config.agent_name, config.git_ssh_key_path, state.folder)
+        self.git_folder = config.vault_path / ".git"
+        self.branch = f"refs/heads/{config.git_branch}"
+        self.remote_branch = f"refs/remotes/origin/{config.git_branch}"
+
+    def cycle(self, *, allow_deletions: bool = False) -> Outcome:
+        """Commit, join and push. Never raises for what time or the owner can mend: the outcome says it."""
+        outcome = Outcome()
+        with lock(self.state.process_lock("sync")):
+            try:
+                with lock(self.state.tree_lock):
+                    self._mend()
+                    self._commit(outcome, allow_deletions)
+                self._exchange(outcome, allow_deletions)
+            except NotNow as reason:
+                outcome.result, outcome.message = "later", str(reason)
+            except GitError as error:
+                outcome.result, outcome.message = "later" if error.kind != "git" else "failed", str(error)
+                log.debug("%s", error)
+                self._note_failure(error.kind, str(error))
+            else:
+                self._note_success()
+        return outcome
+
+    # -- mend ------------------------------------------------------------------------------------------------------
+
+    def _mend(self) -> None:
+        """Bring whatever is on disk into the one state the rest expects: on our branch, nothing half done."""
+        if not self.git_folder.exists():
+            self._adopt_folder()
+        self._remove_stale_locks()
+        self._configure()
+        for name, command in (
+            ("rebase-merge", "rebase"),
+            ("rebase-apply", "rebase"),
+            ("MERGE_HEAD", "merge"),
+            ("CHERRY_PICK_HEAD", "cherry-pick"),
+            ("REVERT_HEAD", "revert"),
+        ):
+            if (self.git_folder / name).exists():
+                log.warning("a %s was left half done: it is aborted", command)
+                status, _, err = self.git.attempt(command, "--abort")
+                if status != 0:
+                    log.warning("%s --abort failed (%s): its state is set aside", command, err.strip()[-200:])
+                    self._set_aside(name)
+        self._check_index()
+        self._return_to_branch()
+
+    def _adopt_folder(self) -> None:
+        """A vault that is a plain folder becomes a clone: its files stay, the remote's missing ones come."""
+        log.info("%s is no clone yet: it becomes one", self.vault.root)
+        self.git.run("init", "--quiet", f"--initial-branch={self.config.git_branch}")
+        self._configure()
+        self._fetch()
+        if self.git.tip(self.remote_branch) is not None:
+            self.git.run("reset", "--quiet", "--mixed", self.remote_branch)
+            self.git.run("checkout-index", "--all", "--quiet")
+
+    def _configure(self) -> None:
+        wanted = {
+            "remote.origin.url": self.config.git_remote_url,
+            "remote.origin.fetch": "+refs/heads/*:refs/remotes/origin/*",
+            f"branch.{self.config.git_branch}.remote": "origin",
+            f"branch.{self.config.git_branch}.merge": self.branch,
+        }
+        _, out, _ = self.git.attempt("config", "--local", "--null", "--list")
+        present = dict(entry.partition("\n")[::2] for entry in out.split("\0") if entry)
+        for key, value in wanted.items():
+            if present.get(key) != value:
+                self.git.run("config", "--local", "--replace-all", key, value)
+
+    def _remove_stale_locks(self) -> None:
+        locks = [self.git_folder / name for name in ("index.lock", "HEAD.lock", "ORIG_HEAD.lock", "config.lock")]
+        locks += [self.git_folder / "packed-refs.lock", *(self.git_folder / "refs").rglob("*.lock")]
+        for path in locks:
+            try:
+                age = time.time() - path.stat().st_mtime
+            except FileNotFoundError:
+                continue
+            holder = _git_process_in(self.vault.root)
+            if holder is not None or age < STALE_LOCK_SECONDS:
+                raise NotNow(f"{path.name} is held by {f'process {holder}' if holder else 'somebody'}: waiting for it")
+            log.warning("%s was left behind by a killed git: removed", path)
+            path.unlink(missing_ok=True)
+
+    def _set_aside(self, name: str) -> None:
+        path = self.git_folder / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+        self.git.run("reset", "--quiet", "--mixed")
+
+    def _check_index(self) -> None:
+        status, _, err = self.git.attempt("ls-files", "--cached", "--error-unmatch", "--", ".gitignore")
+        if status not in (0, 1):
+            log.warning("the index is broken (%s): it is made anew", err.strip()[-200:])
+            (self.git_folder / "index").unlink(missing_ok=True)
+            if self.git.tip("HEAD") is not None:
+                self.git.run("reset", "--quiet", "--mixed")
+
+    def _return_to_branch(self) -> None:
+        """From a detached HEAD or another branch: what was committed there is joined into ours."""
+        status, ref, _ = self.git.attempt("symbolic-ref", "--quiet", "HEAD")
+        if status == 0 and ref.strip() == self.branch:
+            return
+        here, ours = self.git.tip("HEAD"), self.git.tip(self.branch)
+        if here is None:
+            self.git.run("symbolic-ref", "HEAD", self.branch)
+            return
+        log.warning("HEAD was not on %s: what was committed there is joined into it", self.config.git_branch)
+        self._commit(Outcome(), allow_deletions=False)
+        here = self.git.run("rev-parse", "HEAD").strip()
+        joined = here if ours is None else self._joined(ours, here)
+        self.git.run("merge", "--quiet", "--ff-only", joined)
+        self.git.run("update-ref", self.branch, joined)
+        self.git.run("symbolic-ref", "HEAD", self.branch)
+
+    # -- commit ----------------------------------------------------------------------------------------------------
+
+    def _commit(self, outcome: Outcome, allow_deletions: bool) -> None:
+        """Commit what is new, all but what the guards hold back. Runs under the tree lock."""
+        changed, deleted = self._status()
+        held = {path: why for path in changed if (why := guards.objection(self.vault.root, path)) is not None}
+        if deleted and not allow_deletions:
+            tracked = len(self.git.run("ls-files", "-z").split("\0")) - 1
+            if guards.is_mass_deletion(deleted, tracked):
+                why = (
+                    f"{len(deleted)} of {tracked} files are gone at once: if that is meant, run cloud-agent sync "
+                    "--once --allow-deletions; if not, git checkout -- . in the vault brings them back"
+                )
+                held[f"({len(deleted)} deleted files)"] = why
+                deleted = []
+        if self._report_held(held):
+            changed, _ = self._status()  # the Dashboard says so now
+        outcome.held = held
+        paths = [path for path in changed if path not in held] + deleted
+        if not paths:
+            return
+        named = "".join(f"{path}\0" for path in paths).encode("utf-8", "surrogateescape")
+        if held:
+            self.git.run("reset", "--quiet", check_head(self.git))  # nothing held back stays staged by a person
+        self.git.run("add", "--all", "--force", "--pathspec-from-file=-", "--pathspec-file-nul", stdin=named)
+        added, others = self._staged()
+        if not added and not others:
+            return
+        self.git.run("commit", "--quiet", "--no-verify", "-m", summary.message(self.config.agent_name, added, others))
+        outcome.commits += 1
+        log.info("committed: %s", summary.message(self.config.agent_name, added, others))
+
+    def _status(self) -> tuple[list[str], list[str]]:
+        """(new or changed files, deleted files)."""
+        out = self.git.run("status", "--porcelain=v1", "-z", "--untracked-files=all", "--no-renames")
+        changed: list[str] = []
+        deleted: list[str] = []
+        for entry in filter(None, out.split("\0")):
+            path = entry[3:]
+            if guards.is_ours_to_ignore(path):
+                continue
+            (changed if os.path.lexists(self.vault.root / path) else deleted).append(path)
+        return changed, deleted
+
+    def _staged(self) -> tuple[list[str], list[str]]:
+        """(added or moved here, changed or deleted) files of the index against HEAD."""
+        fields = self.git.run("diff", "--cached", "-z", "--name-status", "-M", check_head(self.git)).split("\0")
+        added: list[str] = []
+        others: list[str] = []
+        position = 0
+        while position < len(fields) - 1:
+            kind = fields[position][:1]
+            if kind in "RC":
+                added.append(fields[position + 2])
+                position += 3
+            else:
+                (added if kind == "A" else others).append(fields[position + 1])
+                position += 2
+        return added, others
+
+    def _report_held(self, held: dict[str, str]) -> bool:
+        """Tell once of each file that is held back; True when the Dashboard was written."""
+        for key in [key for key in self.state.alerts() if key.startswith("held ")]:
+            if key.removeprefix("held ") not in held:
+                self.state.clear_alert(key)
+        told = False
+        for path, why in held.items():
+            if self.state.raise_alert(f"held {path}", why, self.clock()):
+                log.warning("%s is held back: %s", path, why)
+                self.journal.tell(f"Not synced: {dashboard.plain(path)}: {dashboard.plain(why, 300)}")
+                self.journal.record("held_back", path, reason=why)
+                told = True
+        return told
+
+    # -- exchange --------------------------------------------------------------------------------------------------
+
+    def _exchange(self, outcome: Outcome, allow_deletions: bool) -> None:
+        """Fetch, join and push, TRIES times: at once after a rejected push, after a longer and longer wait else."""
+        for attempt in range(TRIES):
+            try:
+                self._fetch()
+                with lock(self.state.tree_lock):
+                    self._join(outcome, allow_deletions)
+                if self.git.tip(self.remote_branch) != self.git.tip("HEAD") and self.git.tip("HEAD") is not None:
+                    self.git.run("push", "--quiet", "origin", f"HEAD:{self.branch}", deadline=NETWORK_DEADLINE)
+                    outcome.pushed = True
+                return
+            except GitError as error:
+                if attempt == TRIES - 1 or error.kind in ("git", "missing", "refused", "host key", "disk"):
+                    raise
+                if error.kind != "rejected":
+                    self.sleep(2.0**attempt)
+
+    def _fetch(self) -> None:
+        status, _, err = self.git.attempt(
+            "fetch", "--quiet", "--no-tags", "origin", f"+{self.branch}:{self.remote_branch}", deadline=NETWORK_DEADLINE
+        )
+        if status == 0:
+            return
+        if "couldn't find remote ref" in err.lower():
+            # A new, empty remote: what we have is pushed to it.
+            self.git.attempt("update-ref", "-d", self.remote_branch)
+            return
+        raise GitError(["fetch"], status, err)
+
+    def _join(self, outcome: Outcome, allow_deletions: bool) -> None:
+        """Bring the remote's commits in. Runs under the tree lock."""
+        theirs = self.git.tip(self.remote_branch)
+        ours = self.git.tip("HEAD")
+        if theirs is None or theirs == ours:
+            return
+        self._commit(outcome, allow_deletions)  # what was written while we fetched
+        ours = self.git.tip("HEAD")
+        joined = theirs if ours is None else self._joined(ours, theirs)
+        if joined == ours:
+            return
+        # Refuses, and changes nothing, when it would overwrite a file that was written this very moment.
+        status, _, err = self.git.attempt("merge", "--quiet", "--ff-only", joined)
+        if status != 0:
+            raise NotNow(f"the vault is being written to: {' '.join(err.split())[-300:]}")
+        outcome.received = True
+
+    def _joined(self, ours: str, theirs: str) -> str:
+        """The commit that holds both: one of them where it contains the other, else a merge."""
+        status, out, _ = self.git.attempt("merge-base", ours, theirs)
+        base = out.strip() if status == 0 else None
+        if base == theirs:
+            return ours
+        if base == ours:
+            return theirs
+        tree = merge_trees(self.git, base, ours, theirs)
+        message = f"{self.config.agent_name.title()}: merge"
+        return self.git.run("commit-tree", tree, "-p", ours, "-p", theirs, "-m", message).strip()
+
+    # -- what the owner reads --------------------------------------------------------------------------------------
+
+    def _note_failure(self, kind: str, message: str) -> None:
+        known = self.state.alerts().get("sync", {}).get("message", "")
+        if known.startswith(f"{kind}:"):
+            return
+        self.state.raise_alert("sync", f"{kind}: {message}", self.clock())
+        log.warning("not synced (%s): %s", kind, message)
+        with lock(self.state.tree_lock):
+            self.journal.record("sync_failed", kind, message=message)
+
+    def _note_success(self) -> None:
+        since = self.state.alerts().get("sync", {}).get("since", "")
+        if self.state.clear_alert("sync"):
+            log.info("synced again; it had failed since %s", since)
+            with lock(self.state.tree_lock):
+                self.journal.record("sync_recovered", "sync", failed_since=since)
+
+
+def check_head(git: Git) -> str:
+    """What the index is compared with: HEAD, or the empty tree before the first commit."""
+    return "HEAD" if git.tip("HEAD") is not None else git.run("hash-object", "-t", "tree", "/dev/null").strip()
+
+
+def _git_process_in(tree: Path) -> int | None:
+    """A running git that works in this tree, as far as this user may see; None when there is none."""
+    root = os.path.realpath(tree)
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            if (entry / "comm").read_text().startswith("git") and os.readlink(entry / "cwd").startswith(root):
+                return int(entry.name)
+        except OSError:
+            continue
+    return None

@@ -1,0 +1,216 @@
+"""The vault on disk. All of Cloud's writing to it goes through this one class.
+
+Cloud may write only in the rows of DESIGN §3 that are Cloud's: `_writable` is that rule, in one place. Every file
+appears whole (written beside, synced to disk, renamed). Symbolic links are not followed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+INBOX = "Inbox"
+PENDING = "Pending_Approval/Email"
+NEEDS_ACTION = "Needs_Action/Email"
+DONE = "Done/Email"
+SKIPPED = "Done/Skipped"
+AUDIT = "Logs/Cloud"
+UNPARSEABLE = "Logs/Cloud/unparseable"
+HANDBOOK = "Company_Handbook.md"
+TEMPORARY_PREFIX = ".cloud-agent-"
+
+
+class ForbiddenPath(Exception):
+    """Cloud was about to write where it may not. A fault of the program, never to be caught and ignored."""
+
+
+class Vault:
+    """The vault of one agent. Paths are relative, with `/`."""
+
+    def __init__(self, root: Path, agent_name: str = "cloud") -> None:
+        self.root = root
+        self.in_progress = f"In_Progress/{agent_name}"
+
+    def read(self, path: str) -> bytes:
+        """The bytes of a file. Raises FileNotFoundError, and OSError for a symbolic link or a folder."""
+        descriptor = os.open(self._resolve(path), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        with open(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise OSError(errno.EINVAL, "not a regular file", path)
+            return file.read()
+
+    def read_text(self, path: str) -> str:
+        """A note as text, "" where there is none; bytes that are no UTF-8 are replaced."""
+        try:
+            return self.read(path).decode("utf-8", "replace")
+        except FileNotFoundError:
+            return ""
+
+    def exists(self, path: str) -> bool:
+        return os.path.lexists(self.root / path)
+
+    def names(self, folder: str) -> list[str]:
+        """Names of the regular `.md` files of a folder, sorted; none where there is no such folder."""
+        try:
+            with os.scandir(self.root / folder) as entries:
+                return sorted(
+                    entry.name
+                    for entry in entries
+                    if entry.name.endswith(".md")
+                    and not entry.name.startswith(".")
+                    and entry.is_file(follow_symlinks=False)
+                )
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def create(self, path: str, content: bytes) -> None:
+        """Write a new file. Raises FileExistsError rather than overwrite."""
+        target = self._writable(path)
+        temporary = self._write_beside(target, content)
+        try:
+            os.link(temporary, target, follow_symlinks=False)
+        finally:
+            os.unlink(temporary)
+        _sync_folder(target.parent)
+
+    def replace(self, path: str, content: bytes) -> None:
+        """Write a file that is Cloud's own to rewrite (the Dashboard)."""
+        target = self._writable(path)
+        if target.is_symlink():
+            raise ForbiddenPath(f"{path} is a symbolic link")
+        temporary = self._write_beside(target, content)
+        os.rename(temporary, target)
+        _sync_folder(target.parent)
+
+    def append(self, path: str, content: bytes, header: bytes = b"") -> None:
+        """Add to a log of Cloud's in one write; `header` comes first in a new file."""
+        target = self._writable(path)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(target, flags, 0o666)
+        try:
+            os.write(descriptor, content if os.fstat(descriptor).st_size else header + content)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def write_numbered(self, path: str, content: bytes) -> str:
+        """Create a file under this name, or the next free one; return the name."""
+        for candidate in _numbered(path):
+            with contextlib.suppress(FileExistsError):
+                self.create(candidate, content)
+                return candidate
+        raise AssertionError("endless candidates")
+
+    def remove(self, path: str) -> None:
+        """Remove a mail of which an identical copy lies elsewhere."""
+        origin = self._removable(path)
+        os.unlink(origin)
+        _sync_folder(origin.parent)
+
+    def move(self, source: str, target: str, content: bytes | None = None) -> str:
+        """Move a mail (with new content where it was annotated) and return where it went.
+
+        Never overwrites: a name that is taken by another content gets a number. Killed half-way, the mail stands in
+        both places, and the same move done again ends with one.
+        """
+        origin = self._removable(source)
+        content = self.read(source) if content is None else content
+        for candidate in _numbered(target):
+            if self.exists(candidate):
+                if self.read(candidate) != content:
+                    continue
+            else:
+                self.create(candidate, content)
+            os.unlink(origin)
+            _sync_folder(origin.parent)
+            return candidate
+        raise AssertionError("endless candidates")
+
+    def _writable(self, path: str) -> Path:
+        """THE GUARD: the rows of DESIGN §3 that Cloud writes. Returns the real path, its folder made."""
+        pure = PurePosixPath(path)
+        folder = pure.parent.as_posix()
+        allowed = (
+            path == "Dashboard.md"
+            or (folder == PENDING and pure.name.startswith("EMAIL_DRAFT_"))
+            or folder in (self.in_progress, NEEDS_ACTION, DONE, SKIPPED, UNPARSEABLE, AUDIT, "Logs/API_Usage")
+        )
+        if not allowed:
+            raise ForbiddenPath(f"Cloud does not write {path}")
+        resolved = self._resolve(path)
+        resolved.parent.mkdir(parents=True, exist_ok=True)
+        return resolved
+
+    def _removable(self, path: str) -> Path:
+        """Cloud takes mail out of the inbox and out of its own folders, and removes nothing else."""
+        if PurePosixPath(path).parent.as_posix() not in (INBOX, self.in_progress, NEEDS_ACTION):
+            raise ForbiddenPath(f"Cloud does not remove {path}")
+        return self._resolve(path)
+
+    def _resolve(self, path: str) -> Path:
+        pure = PurePosixPath(path)
+        if pure.is_absolute() or ".." in pure.parts or "\0" in path or pure.as_posix() != path:
+            raise ForbiddenPath(f"not a path inside the vault: {path!r}")
+        folder = self.root
+        for part in pure.parts[:-1]:
+            folder = folder / part
+            if folder.is_symlink():
+                raise ForbiddenPath(f"{folder} is a symbolic link")
+        return self.root / pure
+
+    def _write_beside(self, target: Path, content: bytes) -> Path:
+        # The name is ignored by git and by every reader here: a kill leaves at most such a file.
+        temporary = target.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}.tmp"
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        try:
+            with open(descriptor, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            os.unlink(temporary)
+            raise
+        return temporary
+
+
+@contextlib.contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Hold a lock between processes; the kernel frees it when its holder dies. Waits as long as it takes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o660)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file of the state folder so that a reader sees the old or the new, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(content)
+    os.rename(temporary, path)
+
+
+def _numbered(path: str) -> Iterator[str]:
+    yield path
+    stem = path.removesuffix(".md")
+    number = 2
+    while True:
+        yield f"{stem}.{number}.md"
+        number += 1
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
