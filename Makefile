@@ -1,0 +1,52 @@
+# make demo   a machine made by the playbook, two mails, two drafts; make demo-down removes it
+# make test   lint, unit and integration tests, and the whole site in containers
+# make help   all of it
+
+PYTHON ?= python3.11
+BIN := .venv/bin
+SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
+# What is checked and formatted as Python.
+SOURCES := agent tests molecule
+
+.DEFAULT_GOAL := help
+.PHONY: help demo demo-down test lint unit molecule lock clean
+
+help: ## This list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+demo: .venv/.installed ## The whole path, from a bare machine to an approved draft (set CLAUDE_API_KEY for Claude itself)
+	@$(BIN)/python -m tests.lab.demo
+
+demo-down: .venv/.installed ## Remove what `make demo` made
+	@$(BIN)/python -m tests.lab down --name demo
+
+test: lint unit molecule ## Everything that CI runs
+
+lint: .venv/.installed ## ruff, mypy, yamllint, ansible-lint
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy agent/cloud_agent
+	$(BIN)/yamllint --strict .
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ansible-lint --offline
+
+unit: .venv/.installed ## Unit, property and integration tests
+	$(BIN)/pytest -q
+
+molecule: .venv/.installed ## The six acceptance tests on a machine that the playbook makes
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/molecule test
+
+lock: .venv/.installed ## Make agent/requirements.lock from agent/requirements.in
+	cd agent && CUSTOM_COMPILE_COMMAND="make lock" ../$(BIN)/pip-compile --quiet --generate-hashes --strip-extras \
+	  --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --output-file requirements.lock requirements.in
+
+clean: ## Remove the virtual environment and all caches
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .ansible
+
+# Debian and Ubuntu keep the module that makes virtual environments in a package of its own.
+.venv/.installed: requirements.txt agent/pyproject.toml
+	@echo "setting up .venv from requirements.txt"
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -q -y $(PYTHON)-venv; }
+	@$(PYTHON) -m venv --clear .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable agent
+	@touch $@
