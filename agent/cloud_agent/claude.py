@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import time
 from collections.abc import Callable
@@ -98,6 +99,8 @@ class Claude:
                 raise Refused(f"Claude's API refused the key ({_said(error)}): set a valid CLAUDE_API_KEY") from error
             except anthropic.NotFoundError as error:
                 raise Refused(f"Claude's API does not know this ({_said(error)}): correct CLAUDE_MODEL") from error
+            except json.JSONDecodeError as error:
+                raise TryLater(f"{self.client.base_url.host} sent a broken answer") from error
             except anthropic.APIStatusError as error:
                 if error.status_code == 402 or "credit balance" in str(error).lower():
                     raise Refused(f"Claude's API wants payment ({_said(error)}): add credit in its console") from error
@@ -114,15 +117,17 @@ class Claude:
             messages=[{"role": "user", "content": user_text(mail)}],
             output_config={"format": {"type": "json_schema", "schema": SCHEMA}},
         )
-        used = message.usage
+        used = getattr(message, "usage", None)
+        if not isinstance(used, anthropic.types.Usage):  # 200, but a proxy's own page
+            raise TryLater(f"what answers at {self.client.base_url.host} is not the Messages API")
         usage = Usage(
-            input=used.input_tokens,
-            output=used.output_tokens,
+            input=used.input_tokens or 0,
+            output=used.output_tokens or 0,
             cache_write=used.cache_creation_input_tokens or 0,
             cache_read=used.cache_read_input_tokens or 0,
         )
         # A thinking block may come first: only text blocks count, all of them.
-        text = "".join(block.text for block in message.content if block.type == "text")
+        text = "".join(block.text for block in message.content or () if block.type == "text")
         reply, fault = read_reply(text, message.stop_reason or "")
         return Answer(str(message.model), usage, reply, fault)
 

@@ -9,7 +9,9 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from cloud_agent import __version__, config, loop, status
 from cloud_agent.state import Result, State, utc_now
@@ -24,7 +26,10 @@ log = logging.getLogger("cloud_agent")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status (DESIGN §4)."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.command == "sync" and options.allow_deletions and not options.once:
+        parser.error("--allow-deletions goes with --once: a person says so for one cycle")
     env_file = config.env_file_path(options.env_file, os.environ)
     if options.command == "check":
         return _check(env_file)
@@ -106,17 +111,19 @@ def _draft(settings: config.Config, *, once: bool) -> int:
         except Exception as error:  # a loop that dies drafts nothing more; the beat tells
             log.exception("the pass failed")
             result, message = "failed", f"{type(error).__name__}: {error}"
-        state.beat("draft", cycle, started, utc_now(), result, message=message)
+        _beat(state, "draft", cycle, started, result, once, message=message)
         statuses[:] = [EX_CONFIG if refused else _exit_status(result)]
 
     if once:
         step(1)
-        return statuses[0]
-    log.info("cloud_orchestrator started: a pass every %g s", settings.draft_interval_seconds)
-    loop.run(step, settings.draft_interval_seconds, signals)
+        ended = statuses[0]
+    else:
+        log.info("cloud_orchestrator started: a pass every %g s", settings.draft_interval_seconds)
+        loop.run(step, settings.draft_interval_seconds, signals)
+        ended = EX_OK
     logging.shutdown()
     sys.stdout.flush()
-    os._exit(EX_OK)  # a call to Claude that is still open would hold the exit up; its mail is in the inbox
+    os._exit(ended)  # a call to Claude that is still open would hold the exit up; its mail is in the inbox
 
 
 def _sync(settings: config.Config, *, once: bool, allow_deletions: bool) -> int:
@@ -140,7 +147,7 @@ def _sync(settings: config.Config, *, once: bool, allow_deletions: bool) -> int:
         except Exception as error:  # as in the draft loop
             log.exception("the cycle failed")
             result, message = "failed", f"{type(error).__name__}: {error}"
-        state.beat("sync", cycle, started, utc_now(), result, message=message, held=held)
+        _beat(state, "sync", cycle, started, result, once, message=message, held=held)
         statuses[:] = [_exit_status(result)]
 
     if once:
@@ -153,7 +160,7 @@ def _sync(settings: config.Config, *, once: bool, allow_deletions: bool) -> int:
 
 def _sync_now(settings: config.Config) -> int:
     pid = State(settings.state_path).read_beat("sync").get("pid")
-    if not isinstance(pid, int) or not status.is_loop_process(pid):
+    if not status.is_loop_process(pid, "sync"):
         print("cloud-agent: no sync loop is running: start it (pm2 start git_sync_cloud), or use sync --once")
         return EX_TEMPFAIL
     try:
@@ -168,6 +175,15 @@ def _status(settings: config.Config, *, as_json: bool) -> int:
     report = status.collect(settings, utc_now())
     print(json.dumps(report, indent=1, ensure_ascii=False) if as_json else status.render(report))
     return 0 if report["healthy"] else 1
+
+
+def _beat(state: State, name: str, cycle: int, started: datetime, result: Result, once: bool, **more: Any) -> None:
+    if once and status.is_loop_process(state.read_beat(name).get("pid"), name):
+        return  # the running loop's beat is the one that counts: `status` and `sync --now` go by its pid
+    try:
+        state.beat(name, cycle, started, utc_now(), result, **more)
+    except OSError as error:  # a full disk: the loop goes on, and works again once there is room
+        log.error("the beat cannot be written: %s", error)
 
 
 def _exit_status(result: Result) -> int:

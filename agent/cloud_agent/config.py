@@ -31,11 +31,13 @@ FORBIDDEN_NAMES = (
     "TWITTER_ACCESS_SECRET",
 )
 _SENDING_SERVICES = frozenset(
-    "SMTP SENDMAIL SENDGRID MAILGUN MAILJET POSTMARK SPARKPOST BREVO SES WHATSAPP TWILIO LINKEDIN FACEBOOK INSTAGRAM"
-    " TWITTER TIKTOK ODOO BANK BANKING PAYMENT PAYMENTS STRIPE PAYPAL BRAINTREE PLAID WISE GMAIL OUTLOOK".split()
+    "SMTP MAIL EMAIL SENDMAIL SENDGRID MAILGUN MAILJET POSTMARK SPARKPOST BREVO SES WHATSAPP TWILIO LINKEDIN FACEBOOK"
+    " INSTAGRAM TWITTER TIKTOK TELEGRAM SLACK DISCORD ODOO BANK BANKING PAYMENT PAYMENTS STRIPE PAYPAL BRAINTREE PLAID"
+    " WISE GMAIL OUTLOOK".split()
 )
 _CREDENTIAL_WORDS = frozenset(
-    "PASSWORD PASSWD PASS PWD TOKEN SECRET KEY APIKEY SESSION CREDENTIAL CREDENTIALS AUTH COOKIE COOKIES".split()
+    "PASSWORD PASSWD PASS PASSPHRASE PWD TOKEN BEARER OAUTH SECRET KEY APIKEY SESSION CREDENTIAL CREDENTIALS AUTH"
+    " COOKIE COOKIES".split()
 )
 # Files that hold a credential which can send: a Gmail or Outlook token, a WhatsApp session, a netrc.
 _FORBIDDEN_FILES = re.compile(
@@ -95,8 +97,7 @@ def load(env_file: Path, environ: Mapping[str, str]) -> Config:
 def inspect(env_file: Path, environ: Mapping[str, str]) -> tuple[Config | None, list[str]]:
     """Return the settings (None where they cannot be built) and all problems, each with its mend."""
     try:
-        # interpolate=False: a `$` in a key or URL is a `$`.
-        in_file = dict(dotenv_values(env_file, interpolate=False)) if env_file.is_file() else None
+        in_file = dict(_read_env(env_file)) if env_file.is_file() else None
     except (OSError, UnicodeDecodeError) as error:
         return None, [f"{env_file} cannot be read ({error}): make it a text file that this user may read"]
     problems: list[str] = []
@@ -134,6 +135,11 @@ def inspect(env_file: Path, environ: Mapping[str, str]) -> tuple[Config | None, 
     state = reader.path("STATE_PATH") or (vault.parent / "state" if vault is not None else Path("state").absolute())
     if vault is not None and state.is_relative_to(vault):
         problems.append("STATE_PATH lies inside the vault: put it beside the vault, it must not be synced")
+    elif not _could_write(state):
+        problems.append("STATE_PATH cannot be written by this user: give the folder to the agent's user")
+    base_url = reader.text("CLAUDE_BASE_URL", "")
+    if base_url and not re.match(r"https?://[^/\s]", base_url):
+        problems.append("CLAUDE_BASE_URL is no http(s) URL: e.g. CLAUDE_BASE_URL=https://gateway.example.org")
     draft_interval = reader.number("DRAFT_INTERVAL_SECONDS", 300, 1)
     sync_interval = reader.number("SYNC_INTERVAL_SECONDS", 60, 1)
     concurrency = int(reader.number("DRAFT_CONCURRENCY", 4, 1))
@@ -145,7 +151,7 @@ def inspect(env_file: Path, environ: Mapping[str, str]) -> tuple[Config | None, 
         git_remote_url=remote,
         claude_api_key=api_key,
         claude_model=reader.text("CLAUDE_MODEL", DEFAULT_MODEL),
-        claude_base_url=reader.text("CLAUDE_BASE_URL", "") or None,
+        claude_base_url=base_url or None,
         git_branch=branch,
         git_ssh_key_path=key_path,
         agent_name=agent_name,
@@ -190,6 +196,8 @@ def forbidden_files(vault: Path, env_file: Path) -> list[str]:
         except OSError:
             continue
         for entry in entries:
+            if entry.name.endswith(".md"):
+                continue  # a note about a password is no password; what is in it, the guards before a commit look at
             stem = entry.name.split(".")[0] or entry.name
             if _FORBIDDEN_FILES.fullmatch(entry.name) or is_forbidden(entry.name) or is_forbidden(stem):
                 problems.append(f"{entry.path} looks like a credential that could send or pay: remove it from here")
@@ -202,11 +210,22 @@ def forbidden_files(vault: Path, env_file: Path) -> list[str]:
     return problems
 
 
+def _read_env(path: Path) -> dict[str, str | None]:
+    # interpolate=False: a `$` in a key or URL is a `$`. A BOM is no part of the first name.
+    return dotenv_values(path, interpolate=False, encoding="utf-8-sig")
+
+
 def _names_in(path: Path) -> list[str]:
     try:
-        return list(dotenv_values(path, interpolate=False))
+        return list(_read_env(path))
     except (OSError, UnicodeDecodeError):
         return []
+
+
+def _could_write(folder: Path) -> bool:
+    """Whether this user may make and use a folder there."""
+    there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
 
 
 def _same_file(one: Path, other: Path) -> bool:

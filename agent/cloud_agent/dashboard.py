@@ -20,7 +20,8 @@ def add_entries(text: str, entries: Sequence[str]) -> str:
     prose = [line for line in section.split("\n") if line.strip() and not line.startswith("- ")]
     new = [f"- {entry}" for entry in reversed(entries)]
     lines = list(dict.fromkeys([*new, *old]))[:MAX_ENTRIES]
-    return join(before, "\n".join([*prose, *lines]), after)
+    joined = join(before, "\n".join([*prose, *lines]), after)
+    return joined.replace("\n", "\r\n") if "\r\n" in text else joined
 
 
 def merge(cloud: str, local: str) -> str:
@@ -32,17 +33,14 @@ def merge(cloud: str, local: str) -> str:
 
 def split(text: str) -> tuple[str, str, str]:
     """(before the section, its content without the heading, what follows it). Headings in code blocks are text."""
-    lines = text.replace("\r\n", "\n").split("\n")
-    start = end = None
-    fence = ""
-    for number, line in enumerate(lines):
-        if match := re.match(r" {0,3}(`{3,}|~{3,})", line):
-            fence = "" if fence and match[1].startswith(fence) else fence or match[1]
-        elif not fence and start is None and line.rstrip() == HEADING:
-            start = number
-        elif not fence and start is not None and re.match(r"#{1,2} ", line):
-            end = number
-            break
+    text = text.replace("\r\n", "\n")
+    lines = text.split("\n")
+    code = _code_lines(lines)
+    start = next((number for number, line in enumerate(lines) if number not in code and line.rstrip() == HEADING), None)
+    end = None
+    if start is not None:
+        after = range(start + 1, len(lines))
+        end = next((number for number in after if number not in code and re.match(r"#{1,2} ", lines[number])), None)
     if start is None:
         return text.rstrip("\n"), "", ""
     return (
@@ -50,6 +48,20 @@ def split(text: str) -> tuple[str, str, str]:
         "\n".join(lines[start + 1 : end]).strip("\n"),
         "\n".join(lines[end:]).strip("\n") if end is not None else "",
     )
+
+
+def _code_lines(lines: Sequence[str]) -> set[int]:
+    """Line numbers inside fenced code blocks. A fence that nobody closes opens none, or our section would be lost."""
+    code: set[int] = set()
+    opened, fence = 0, ""
+    for number, line in enumerate(lines):
+        if match := re.match(r" {0,3}(`{3,}|~{3,})", line):
+            if not fence:
+                opened, fence = number, match[1]
+            elif match[1].startswith(fence):
+                code.update(range(opened, number + 1))
+                fence = ""
+    return code
 
 
 def join(before: str, section: str, after: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -198,6 +199,8 @@ class Orchestrator:
         self.vault = Vault(config.vault_path, config.agent_name)
         self.index = Index(self.vault)
         self.journal = Journal(self.vault, config.agent_name, "audit", clock)
+        # Answers that were paid for and could not be written down, by mail: a broken disk must not cost money for ever.
+        self.unwritten: Counter[str] = Counter()
 
     def run_pass(self) -> Report:
         """Look at every open mail once. Ends early, with result `later` or `failed`, when Claude cannot be used."""
@@ -209,6 +212,8 @@ class Orchestrator:
                 to_draft = self._sort_inbox(report)
             if to_draft:
                 self._draft_all(to_draft, report)
+            else:
+                self.state.clear_alert("budget")  # nothing waits for it
             if report.answered and report.result == "ok":
                 cleared = [self.state.clear_alert(key) for key in ("drafting", "budget")]
                 if any(cleared):
@@ -223,6 +228,9 @@ class Orchestrator:
         except (OSError, ForbiddenPath) as error:
             report.result, report.message = "later", f"{path}: {error}"
             log.error("%s could not be handled: %s", path, error)
+        except Exception as error:
+            report.result, report.message = "failed", f"{path}: {type(error).__name__}: {error}"
+            log.exception("%s could not be handled: this is a fault of the program", path)
 
     # -- what needs no model ---------------------------------------------------------------------------------------
 
@@ -246,28 +254,32 @@ class Orchestrator:
     def _sort_inbox(self, report: Report) -> list[tuple[str, Mail]]:
         """Carry out what needs no call; return the mails that need one, one a mail id."""
         to_draft: dict[str, tuple[str, Mail]] = {}
+        unreadable: dict[str, OSError] = {}
         for name in self.vault.names(INBOX):
-            if not name.startswith(MAIL_PREFIX) or name.startswith(DRAFT_PREFIX):
+            if not name.startswith(MAIL_PREFIX):
                 continue
             path = f"{INBOX}/{name}"
-            try:
-                raw = self.vault.read(path)
-                mail = parse(name, raw)
-            except UnreadableMail as fault:
-                with self._isolated(path, report):
+            with self._isolated(path, report):
+                try:
+                    raw = self.vault.read(path)
+                    mail = parse(name, raw)
+                except UnreadableMail as fault:
                     self._set_aside(path, raw, str(fault), report)
-                continue
-            except OSError as error:
-                self._unreadable_file(path, error)
-                continue
-            if mail.slug in to_draft:
-                continue  # its twin is drafted first; the next pass knows what to do with this one
-            do = self._decide_in_inbox(path, mail)
-            if do.what == "draft":
-                to_draft[mail.slug] = (path, mail)
-            else:
-                with self._isolated(path, report):
+                    continue
+                except OSError as error:
+                    unreadable[path] = error
+                    continue
+                if mail.fields.get("draft_id"):
+                    continue  # a draft that a person laid here; it was missed where it belongs, and that was told
+                if mail.slug in to_draft:
+                    continue  # its twin is drafted first; the next pass knows what to do with this one
+                do = self._decide_in_inbox(path, mail)
+                if do.what == "draft":
+                    to_draft[mail.slug] = (path, mail)
+                else:
                     self._carry_out(do, path, mail, report)
+        with self._isolated(INBOX, report):
+            self._tell_unreadable(unreadable)
         return list(to_draft.values())
 
     def _decide_in_inbox(self, path: str, mail: Mail) -> Do:
@@ -295,7 +307,7 @@ class Orchestrator:
             self._drop(path, mail, do.reason)
             return
         adopted = do.decision == "reply" and do.folder == self.vault.in_progress
-        if adopted and mail.draft_name.removesuffix(".md") not in self.vault.read_text(dashboard.PATH):
+        if adopted and self._draft_link(mail) not in self.vault.read_text(dashboard.PATH):
             self.journal.tell(self._draft_entry(mail))  # a kill came between the draft and its entry
         self._move(path, mail, do)
         report.moved += 1
@@ -312,6 +324,7 @@ class Orchestrator:
                 f"{dashboard.plain(shown(mail.sender), 80)}: {dashboard.plain(do.reason, 300)}"
             )
         target = self.vault.move(path, f"{do.folder}/{MAIL_PREFIX}{mail.slug}.md", encode(text))
+        self.index.moved(path, target, mail)
         self.journal.record("mail_moved", mail.email_id, to=target, decision=do.decision, reason=do.reason)
         log.info("%s -> %s (%s)", path, target, do.reason)
 
@@ -321,24 +334,33 @@ class Orchestrator:
         log.info("%s removed: %s", path, reason)
 
     def _set_aside(self, path: str, raw: bytes, reason: str, report: Report) -> None:
-        """An unreadable mail: its bytes are kept, a note in Needs_Action says where and why."""
+        """An unreadable mail: its bytes are kept, a note in Needs_Action says where and why.
+
+        Taken out of the inbox last: killed in between, all of it is done again and ends the same.
+        """
         name = path.rpartition("/")[2]
-        kept = self.vault.move(path, f"{UNPARSEABLE}/{slug(stem_id(name))}.md", raw)
+        kept = self.vault.place(f"{UNPARSEABLE}/{slug(stem_id(name))}.md", raw)
         note = frontmatter.dump(
             {"decision": "review", "reason": f"this mail cannot be read: {reason}", "kept": kept},
             f"The mail `{dashboard.plain(shown(name))}` cannot be read: {reason}. Its bytes lie in `{kept}`.\n\n"
             "Mend the file and move it to `Inbox/`, or delete both.",
         )
-        self.vault.write_numbered(f"{NEEDS_ACTION}/{MAIL_PREFIX}{slug(stem_id(name))}.md", encode(note))
+        self.vault.place(f"{NEEDS_ACTION}/{MAIL_PREFIX}{slug(stem_id(name))}.md", encode(note))
         self.journal.tell(f"Needs a person: {dashboard.plain(shown(name))} cannot be read: {reason}")
         self.journal.record("mail_unreadable", stem_id(name), to=kept, reason=reason)
+        self.vault.remove(path)
         report.moved += 1
 
-    def _unreadable_file(self, path: str, error: OSError) -> None:
-        message = f"{path} cannot be opened ({error.strerror}): give it to this user, e.g. with chown and chmod"
-        if self.state.raise_alert(f"file {path}", message, self.clock()):
-            log.warning("%s", message)
-            self.journal.tell(f"{dashboard.plain(message, 300)}")
+    def _tell_unreadable(self, files: dict[str, OSError]) -> None:
+        """Raise an alert for each file of the inbox that cannot be opened, and clear those of an earlier pass."""
+        for path, error in files.items():
+            message = f"{path} cannot be opened ({error.strerror}): give it to this user, e.g. with chown and chmod"
+            if self.state.raise_alert(f"file {path}", message, self.clock()):
+                log.warning("%s", message)
+                self.journal.tell(f"{dashboard.plain(shown(message), 300)}")
+        for key in self.state.alerts():
+            if key.startswith("file ") and key.removeprefix("file ") not in files:
+                self.state.clear_alert(key)
 
     # -- what needs the model --------------------------------------------------------------------------------------
 
@@ -356,10 +378,9 @@ class Orchestrator:
             done, waiting = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
             for future in done:
                 self._finish(*futures[future], future, handbook, report)
-                if report.refused:
-                    halt.set()  # calls that have not begun are not made
         if waiting:
             # Asked to stop: calls in hand may still end; their mails stay in the inbox otherwise.
+            report.result, report.message = "later", "the pass was stopped before its end"
             halt.set()
             done, _ = wait(waiting, timeout=15)
             for future in done:
@@ -370,6 +391,10 @@ class Orchestrator:
         """One call, in a thread of the pool. None when the pass was halted before it."""
         if halt.is_set():
             return None
+        if self.unwritten[mail.try_key()] >= MAX_TRIES:
+            raise TryLater(
+                "its answers could not be written down; see the log, and restart the agent once that is mended"
+            )
         worst = self._worst_case(mail, handbook)
         if worst is None and budget.left is not None:
             raise Refused(
@@ -377,7 +402,11 @@ class Orchestrator:
             )
         if not budget.reserve(worst or 0.0):
             raise BudgetReached("The budget is reached: raise BUDGET_USD_PER_DAY or BUDGET_USD_PER_WEEK, or wait.")
-        answer = self.drafter.draft(mail, handbook)
+        try:
+            answer = self.drafter.draft(mail, handbook)
+        except Refused:
+            halt.set()  # no other call can fare better
+            raise
         budget.settle(worst or 0.0, usage.cost(answer.model, answer.usage, self.clock().date()) or 0.0)
         return answer
 
@@ -401,11 +430,17 @@ class Orchestrator:
         except Unanswerable as error:
             with lock(self.state.tree_lock), self._isolated(path, report):
                 self._count_failure(path, mail, f"Claude's API does not take it ({error})", report)
+        except Exception as error:
+            log.exception("the call for %s failed: this is a fault of the program", path)
+            with lock(self.state.tree_lock), self._isolated(path, report):
+                self._count_failure(path, mail, f"the call failed ({type(error).__name__})", report)
         else:
             if answer is not None:
                 report.answered += 1
+                self.unwritten[mail.try_key()] += 1
                 with lock(self.state.tree_lock), self._isolated(path, report):
                     self._record(path, mail, answer, handbook, report)
+                    del self.unwritten[mail.try_key()]
 
     def _record(self, path: str, mail: Mail, answer: Answer, handbook: str, report: Report) -> None:
         """Write down what a call brought, money first. Runs under the tree lock."""
@@ -413,10 +448,14 @@ class Orchestrator:
         row = usage.row(now, self.config.agent_name, answer.model, answer.usage, TASK)
         self.vault.append(usage.path(now.date()), row.encode(), usage.header(now.date()).encode())
         self.index.refresh()
+        asked = mail.fingerprint()
         try:
             mail = parse(path.rpartition("/")[2], self.vault.read(path))
         except (OSError, UnreadableMail):
             log.info("%s was moved meanwhile; its answer is dropped", path)
+            return
+        if mail.fingerprint() != asked:
+            log.info("%s was edited meanwhile; its answer is dropped, the next pass asks again", path)
             return
         do = self._decide_in_inbox(path, mail)
         to = envelope(mail)
@@ -441,20 +480,23 @@ class Orchestrator:
             flags=flags_of(mail, to, reply.body, handbook),
             model=answer.model,
         )
-        self.vault.create(f"{PENDING}/{mail.draft_name}", approval.render(mail, to, draft, now).encode())
+        text = approval.render(mail, to, draft, now)
+        written = self.vault.write_numbered(
+            f"{PENDING}/{mail.draft_name}", text.encode()
+        )  # numbered: never over a file
         self.journal.tell(self._draft_entry(mail))
-        self.journal.record("draft_created", mail.email_id, draft=mail.draft_name, model=answer.model, to=to.to)
-        log.info("draft %s/%s", PENDING, mail.draft_name)
+        self.journal.record("draft_created", mail.email_id, draft=written, model=answer.model, to=to.to)
+        log.info("draft %s", written)
         self._move(path, mail, Do("move", self.vault.in_progress, "reply", "its draft waits for a decision"))
-        self.state.forget_tries(mail.fingerprint())
+        self.state.forget_tries(mail.try_key())
         report.drafted += 1
 
     def _count_failure(self, path: str, mail: Mail, reason: str, report: Report) -> None:
-        tries = self.state.count_try(mail.fingerprint())
+        tries = self.state.count_try(mail.try_key())
         log.warning("%s: try %d of %d failed: %s", path, tries, MAX_TRIES, reason)
         if tries >= MAX_TRIES:
             self._move(path, mail, Do("move", NEEDS_ACTION, "failed", f"{reason}, {tries} times"))
-            self.state.forget_tries(mail.fingerprint())
+            self.state.forget_tries(mail.try_key())
             report.moved += 1
         elif report.result == "ok":
             report.result, report.message = "later", f"{path}: {reason}"
@@ -472,17 +514,20 @@ class Orchestrator:
         return sum(usage.spent(self.vault.read_text(usage.path(day))) for day in days)
 
     def _worst_case(self, mail: Mail, handbook: str) -> float | None:
-        """Dollars that a call may cost at most: three characters a token, the longest answer."""
-        tokens = usage.Usage(input=(len(mail.body) + len(handbook) + 8000) // 3, output=MAX_TOKENS)
+        """Dollars that a call may cost at most: three bytes a token, the longest answer."""
+        tokens = usage.Usage(input=(len(f"{mail.body}{handbook}".encode()) + 8000) // 3, output=MAX_TOKENS)
         return usage.cost(self.config.claude_model, tokens, self.clock().date())
 
     # -- what the owner reads --------------------------------------------------------------------------------------
 
     def _draft_entry(self, mail: Mail) -> str:
         return (
-            f"Email draft ready: [[{mail.draft_name.removesuffix('.md')}]] for "
+            f"Email draft ready: {self._draft_link(mail)} for "
             f"{dashboard.plain(shown(mail.sender), 80)}, “{dashboard.plain(shown(mail.subject))}”"
         )
+
+    def _draft_link(self, mail: Mail) -> str:
+        return f"[[{mail.draft_name.removesuffix('.md')}]]"
 
     def _tell_locked(self, entry: str) -> None:
         with lock(self.state.tree_lock):

@@ -15,6 +15,7 @@ import yaml
 
 FENCE = "---"
 _FIELD = re.compile(r"[ \t]*([A-Za-z][A-Za-z0-9_-]*)[ \t]*:(?!//)[ \t]*(.*)")
+_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")  # with its end; str.splitlines would split at U+2028 too
 _END = ("---", "...")
 
 
@@ -37,11 +38,13 @@ def annotate(text: str, fields: Mapping[str, str]) -> str:
     """Set fields at the top of a note and leave every other byte as it was."""
     newline = "\r\n" if "\r\n" in text else "\n"
     bom = "\ufeff" if text.startswith("\ufeff") else ""
-    lines = text.removeprefix("\ufeff").splitlines(keepends=True)
+    lines = _LINE.findall(text.removeprefix("\ufeff"))
     start = next((number for number, line in enumerate(lines) if line.strip()), len(lines))
     ours = [line + newline for line in _yaml(fields).splitlines()]
-    if start == len(lines) or lines[start].strip() != FENCE:
+    if start == len(lines) or lines[start].rstrip() != FENCE:
         return bom + "".join([FENCE + newline, *ours, FENCE + newline, newline, *lines])
+    if not lines[start].endswith(("\r", "\n")):
+        lines[start] += newline
     head, rest = lines[: start + 1], lines[start + 1 :]
     while rest and (match := _FIELD.fullmatch(rest[0].rstrip("\r\n"))) and _key(match[1]) in fields:
         rest = rest[1:]  # an earlier annotation of ours
@@ -49,14 +52,21 @@ def annotate(text: str, fields: Mapping[str, str]) -> str:
 
 
 def _split(lines: list[str]) -> tuple[list[str], list[str]]:
-    for number, line in enumerate(lines):
-        if line.rstrip() in _END:
-            return lines[:number], lines[number + 1 :]
+    end = next((number for number, line in enumerate(lines) if line.rstrip() in _END), None)
+    if end is not None:
+        blank = next((number for number, line in enumerate(lines[:end]) if not line.strip()), end)
+        # Text after a blank line is a body: that fence is a rule or a signature's line in it, and closes nothing.
+        if all(_can_be_header(line) or not line.strip() for line in lines[blank:end]):
+            return lines[:end], lines[end + 1 :]
     # No closing fence: the header ends at the first line that can be no part of one.
     for number, line in enumerate(lines):
-        if not (_FIELD.fullmatch(line) or line.startswith((" ", "\t", "- ", "#"))):
+        if not line.strip() or not _can_be_header(line):
             return lines[:number], lines[number:]
     return lines, []
+
+
+def _can_be_header(line: str) -> bool:
+    return line.startswith((" ", "\t", "- ", "#")) or _FIELD.fullmatch(line) is not None
 
 
 def _fields(lines: list[str]) -> dict[str, str]:
@@ -102,7 +112,7 @@ def _unquote(text: str) -> str:
         return text
     try:
         value = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506  (BaseLoader makes strings, lists and dicts only)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, OverflowError):  # the last two: "\UFFFFFFFF"
         return text
     return value if isinstance(value, str) else text
 

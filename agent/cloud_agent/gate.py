@@ -14,6 +14,7 @@ from cloud_agent.mail import Mail, addresses
 
 Verdict = Literal["draft", "skip", "review"]
 
+_COMMENT = re.compile(r"\([^()]*\)")  # RFC 5322 §3.2.2
 _NO_REPLY = re.compile(r"(^|[._+-])(no|do-?not|dont|non?)[._-]?(reply|respond|responder|answer)([._+-]|\d*$)", re.I)
 _DAEMON = re.compile(r"(mailer-daemon|postmaster|bounces?([._+-].*)?|owner-.*|.*-request)", re.I)
 _BULK_SENDER = re.compile(r"(newsletters?|news|marketing|promo(tions?)?|mailings?|campaigns?|digest)", re.I)
@@ -31,7 +32,7 @@ class Gate:
 def judge(mail: Mail) -> Gate:
     """Decide whether a mail gets a draft, is skipped as automatic, or goes to a person for review."""
     field = mail.fields.get
-    auto_submitted = field("auto_submitted", "").split(";")[0].split("(")[0].strip().lower()
+    auto_submitted = _COMMENT.sub("", field("auto_submitted", "")).split(";")[0].strip().lower()
     precedence = field("precedence", "").strip().lower()
     suppress = field("x_auto_response_suppress", "").strip().lower()
     local_part = _local_part(mail.sender)
@@ -45,7 +46,7 @@ def judge(mail: Mail) -> Gate:
         return Gate("skip", "automatic mail: a delivery or disposition report (RFC 3462)")
     if _DAEMON.fullmatch(local_part):
         return Gate("skip", f"automatic mail: the sender is {local_part}")
-    if suppress not in ("", "none"):
+    if {"all", "oof", "autoreply"} & set(re.findall(r"[a-z]+", suppress)):  # DR and RN are about receipts alone
         return Gate("skip", "automatic mail: the sender asks for no automatic answer (X-Auto-Response-Suppress)")
     if field("list_id", "").strip():
         if precedence in ("bulk", "junk") or _NO_REPLY.search(local_part) or _BULK_SENDER.fullmatch(local_part):

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+import signal
+import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,12 +17,24 @@ from git.cmd import Git as GitCommand
 from git.exc import GitCommandNotFound
 
 LOCAL_DEADLINE = 120.0
-NETWORK_DEADLINE = 120.0
+NETWORK_DEADLINE = 60.0
 
-# What a failed call to the remote means: its stderr, the kind, and what to do.
-_KINDS: tuple[tuple[str, str, str], ...] = (
+Kinds = tuple[tuple[str, str, str], ...]
+
+# What a failed call means: its stderr, the kind, and what to do. These hold for every command,
+_LOCAL_KINDS: Kinds = (
+    (r"no space left|disk quota|file system is full", "disk", "the disk is full: free some space"),
     (
-        r"permission denied \(|authentication failed|could not read username|access denied|key.* not authori[sz]ed",
+        r"unable to create '[^']*\.lock'|another git process|cannot lock ref|unable to lock|could not lock",
+        "busy",
+        "another git is at work in the vault: it is waited for",
+    ),
+)
+# and these for a call to the remote.
+_REMOTE_KINDS: Kinds = (
+    (
+        r"permission denied \(|authentication failed|could not read username|access denied|key.* not authori[sz]ed"
+        r"|permission to .* denied|marked as read.only|returned error: 40[13]|write access to repository not granted",
         "refused",
         "the remote refuses our key: register the deploy key with write access (deploy_key role, docs/operations.md)",
     ),
@@ -33,15 +48,19 @@ _KINDS: tuple[tuple[str, str, str], ...] = (
         "missing",
         "there is no such repository: correct GIT_REMOTE_URL, or create it",
     ),
-    (r"no space left|disk quota|file system is full", "disk", "the disk is full: free some space"),
+    (
+        r"certificate|ssl_error|unable to get local issuer|self.signed",
+        "certificate",
+        "the remote's certificate is not trusted: add the CA that signed it (extra CA certificates, base role)",
+    ),
     (
         r"\[rejected\]|\[remote rejected\]|fetch first|non-fast-forward|failed to update ref",
         "rejected",
         "the remote took no push: what it has is joined and tried again",
     ),
     (
-        r"could not resolve|connection (refused|timed out|reset|closed)|timed out|unreachable|no route|timeout:"
-        r"|could not read from remote|unable to access|early eof|broken pipe|hung up|did not complete in",
+        r"could not resolve|failure in name|connection (refused|timed out|reset|closed)|timed out|unreachable|no route"
+        r"|timeout:|could not read from remote|unable to access|early eof|broken pipe|hung up|did not complete in",
         "offline",
         "the remote cannot be reached: nothing to do, it is tried again",
     ),
@@ -52,16 +71,17 @@ class GitError(Exception):
     """A git command failed. `kind` is one of the kinds above or "git"; the message says what to do."""
 
     def __init__(self, arguments: Sequence[str], status: int, stderr: str) -> None:
+        stderr = re.sub(r"://[^/@\s]+@", "://", stderr)  # a URL may hold a token, and this goes into the vault's logs
         said = " ".join(line.strip() for line in stderr.splitlines() if line.strip())[-400:]
-        self.kind, mend = classify(stderr)
+        self.kind, mend = classify(stderr, remote=arguments[0] in ("fetch", "push"))
         self.stderr = stderr
         super().__init__(f"{mend or 'git failed'} (git {arguments[0]} ended with {status}: {said})")
 
 
-def classify(stderr: str) -> tuple[str, str]:
-    """The kind of a failure and what to do about it. Pure."""
+def classify(stderr: str, *, remote: bool = True) -> tuple[str, str]:
+    """The kind of a failure and what to do about it; `remote`: of a call to the remote. Pure."""
     text = stderr.lower()
-    for pattern, kind, mend in _KINDS:
+    for pattern, kind, mend in (*_REMOTE_KINDS, *_LOCAL_KINDS) if remote else _LOCAL_KINDS:
         if re.search(pattern, text, re.MULTILINE):
             return kind, mend
     return "git", ""
@@ -77,6 +97,10 @@ class Git:
         self.agent_name = agent_name
         name = f"{agent_name.title()} Agent"
         self.environment = {
+            # Said outright: neither a repository around the vault, nor what a hook that starts us has set.
+            "GIT_DIR": str(tree / ".git"),
+            "GIT_WORK_TREE": str(tree),
+            "GIT_INDEX_FILE": str(tree / ".git" / "index"),
             "GIT_TERMINAL_PROMPT": "0",
             "GIT_OPTIONAL_LOCKS": "0",
             "GIT_LITERAL_PATHSPECS": "1",
@@ -122,26 +146,34 @@ class Git:
                 file.write(stdin)
                 file.seek(0)
             try:
-                status, out, err = self._command.execute(
+                running = self._command.execute(
                     command,
                     istream=file if stdin is not None else None,
-                    with_extended_output=True,
-                    with_exceptions=False,
-                    stdout_as_string=False,
-                    strip_newline_in_stdout=False,
-                    kill_after_timeout=deadline,
+                    as_process=True,
                     env=self.environment if index is None else {**self.environment, "GIT_INDEX_FILE": index},
                     start_new_session=True,  # PM2's SIGINT to our process group must not tear a git command apart
                 )
             except GitCommandNotFound as error:
                 raise GitError(arguments, 127, "git is not installed: apt-get install git") from error
-        assert isinstance(out, bytes)
-        return status, out, err if isinstance(err, str) else bytes(err).decode("utf-8", "replace")
+            assert running.proc is not None  # GitPython ends the process when `running` goes
+            status, out, err = _finish(running.proc, deadline)
+        return status, out, err.decode("utf-8", "replace")
 
     def tip(self, ref: str) -> str | None:
         """The commit of a ref, None where there is no such ref."""
         status, out, _ = self.attempt("rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}")
         return out.strip() if status == 0 else None
+
+
+def _finish(process: subprocess.Popen[bytes], deadline: float) -> tuple[int, bytes, bytes]:
+    """Wait for a command, and kill all of its process group at the deadline: ssh and helpers too."""
+    try:
+        out, err = process.communicate(timeout=deadline)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        return 124, b"", f"git did not complete in {deadline:g} s".encode()
+    return process.returncode, out, err
 
 
 def ssh_command(key: Path | None, control_folder: Path | None) -> str:
@@ -156,7 +188,7 @@ def ssh_command(key: Path | None, control_folder: Path | None) -> str:
     if key is not None:
         options.append("IdentitiesOnly=yes")
     # A socket's path may have 108 bytes; ssh appends some while it makes one.
-    if control_folder is not None and len(str(control_folder)) < 40:
+    if control_folder is not None and re.fullmatch(r"[\w./+-]{1,39}", str(control_folder)):
         options += ["ControlMaster=auto", f"ControlPath={control_folder}/ssh-%C", "ControlPersist=300"]
-    identity = f"-i '{key}' " if key is not None else ""
+    identity = f"-i {shlex.quote(str(key))} " if key is not None else ""
     return f"ssh {identity}" + " ".join(f"-o '{option}'" for option in options)

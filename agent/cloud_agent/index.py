@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from cloud_agent import frontmatter
-from cloud_agent.mail import DRAFT_PREFIX, UnreadableMail, decode, parse, slug, stem_id
+from cloud_agent.mail import DRAFT_PREFIX, Mail, UnreadableMail, note_id, parse, read_note, slug
 from cloud_agent.vault import NEEDS_ACTION, Vault
 
 DraftState = Literal["pending", "decided"]
@@ -64,6 +63,11 @@ class Index:
             return "decided"
         return "pending" if drafts else None
 
+    def moved(self, path: str, target: str, mail: Mail) -> None:
+        """Keep in step with a move of this pass; the next refresh reads it from disk."""
+        others = [note for note in self.mails.get(mail.slug, ()) if note.path != path]
+        self.mails[mail.slug] = [*others, Note(target, mail.slug, mail.fingerprint())]
+
     def _notes(self) -> Iterator[Note]:
         for folder in self._folders.values():
             for _, note in folder.notes.values():
@@ -72,7 +76,7 @@ class Index:
 
     def _visit(self, path: str, seen: dict[str, _Folder]) -> None:
         try:
-            modified = os.stat(self.vault.root / path, follow_symlinks=False).st_mtime_ns
+            modified = os.stat(self.vault.folder(path), follow_symlinks=False).st_mtime_ns
             known = self._folders.get(path)
             folder = known if known and known.modified == modified else self._list(path, modified, known)
         except (FileNotFoundError, NotADirectoryError):
@@ -100,10 +104,15 @@ class Index:
         name = path.rpartition("/")[2]
         try:
             raw = self.vault.read(path)
-            fields, _ = frontmatter.read(decode(raw))
+            fields, _ = read_note(raw)
             if name.startswith(DRAFT_PREFIX) or fields.get("draft_id"):
-                return Note(path, slug(fields.get("email_id", "").strip() or stem_id(name)))
+                return Note(path, slug(note_id(name, fields)))
+            if fields.get("kept"):
+                return None  # our own note on an unreadable mail: the mended mail may come under the same id
             mail = parse(name, raw)
-        except (OSError, UnreadableMail):
+        except UnreadableMail:
             return None
+        except OSError:
+            # A draft that cannot be opened is a draft all the same: its mail must not be drafted again.
+            return Note(path, slug(note_id(name, {}))) if name.startswith(DRAFT_PREFIX) else None
         return Note(path, mail.slug, mail.fingerprint())

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 
 from cloud_agent import dashboard
-from cloud_agent.mail import shown
+from cloud_agent.mail import decode, encode, shown
 from cloud_agent.state import Clock, iso
 from cloud_agent.vault import AUDIT, Vault
 
@@ -24,10 +24,13 @@ class Journal:
 
     def tell(self, entry: str) -> None:
         """Put a line, markdown, at the top of the Dashboard's Updates."""
-        text = self.vault.read_text(dashboard.PATH)
-        changed = dashboard.add_entries(text, [f"{iso(self.clock())} {entry}"])
+        try:
+            text = decode(self.vault.read(dashboard.PATH))
+        except FileNotFoundError:
+            text = ""
+        changed = dashboard.add_entries(text, [f"{iso(self.clock())} {shown(entry)}"])
         if changed != text:
-            self.vault.replace(dashboard.PATH, changed.encode())
+            self.vault.replace(dashboard.PATH, encode(changed))
 
     def record(self, action: str, target: str, **parameters: str) -> None:
         """Append one decision, a file a month."""

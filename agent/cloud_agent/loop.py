@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import signal
 import threading
 import time
@@ -19,9 +21,25 @@ class Signals:
         self._wake = threading.Event()
 
     def install(self) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: self.request_stop())
-        signal.signal(signal.SIGUSR1, lambda *_: self._wake.set())
+        # A handler interrupts the main thread anywhere, also while that holds an Event's lock, and must not set one
+        # itself: it passes the signal to a thread.
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+
+        def handle(number: int, _: object) -> None:
+            with contextlib.suppress(BlockingIOError):  # as many are waiting as matter
+                os.write(writer, bytes([number]))
+
+        def react() -> None:
+            while number := os.read(reader, 1):
+                if number[0] == signal.SIGUSR1:
+                    self._wake.set()
+                else:
+                    self.request_stop()
+
+        threading.Thread(target=react, name="signals", daemon=True).start()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, handle)
 
     def request_stop(self) -> None:
         self.stop.set()
@@ -33,7 +51,7 @@ class Signals:
 
     def wait(self, seconds: float) -> None:
         """Wait, but no longer than until something is asked of us."""
-        self._wake.wait(max(0.0, seconds))
+        self._wake.wait(min(max(0.0, seconds), threading.TIMEOUT_MAX))
         self._wake.clear()
 
 

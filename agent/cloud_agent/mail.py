@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import formataddr
 
@@ -13,14 +14,17 @@ MAIL_PREFIX = "EMAIL_"
 DRAFT_PREFIX = "EMAIL_DRAFT_"
 
 _SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}(?<!\.)")
-_ADDRESS = re.compile(r"[^\s@<>(),;:\"\[\]\\]+@[^\s@<>(),;:\"\[\]\\]+")
-_QUOTED = re.compile(r'"(?:\\.|[^"\\])*"')
+# All of these are linear in a header's length: whoever writes a mail writes its headers.
+_ATOM = r'[^\s@<>(),;:"\[\]\\]'
+_ADDRESS = re.compile(rf"(?<!{_ATOM}){_ATOM}++@{_ATOM}++")
+_QUOTED = re.compile(r'"(?:\\.|[^"\\])*+"')
+_QUOTES_CLOSED = re.compile(r'(?:[^"]|"(?:\\.|[^"\\])*+")*+')
 # One entry of an address list: a comma inside quotes separates nothing. Newlines were taken out before.
-_ADDRESS_PART = re.compile(r'(?:"(?:\\.|[^"\\])*"|[^,;"]|")+')
+_ADDRESS_PART = re.compile(r'(?:"(?:\\.|[^"\\])*+"|[^,;"])++')
 # What mail programs put before the subject of a reply (RFC 5322 §3.6.5 has only "Re: "), also as Re[2]: or RE(3):
-_REPLY_PREFIX = re.compile(
-    r"\s*(?:re|aw|antw|sv|vs|odp|rif|r|ref|res|rép|ynt|yit|atb|bls|vá|回复|回覆|答复|答覆|返信|回信)"
-    r"\s*(?:\[\d+\]|\(\d+\))?\s*[:：]\s*",
+_REPLY_PREFIXES = re.compile(
+    r"(?:\s*(?:re|aw|antw|sv|vs|odp|rif|r|ref|res|rép|ynt|yit|atb|bls|vá|回复|回覆|答复|答覆|返信|回信)"
+    r"\s*(?:\[\d+\]|\(\d+\))?\s*[:：])+\s*",
     re.IGNORECASE,
 )
 
@@ -58,6 +62,10 @@ class Mail:
         parts = (self.sender, self.subject, self.body.strip())
         return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
 
+    def try_key(self) -> str:
+        """What failed tries are counted by: this text under this id."""
+        return f"{self.slug}-{self.fingerprint()}"
+
 
 @dataclass(frozen=True)
 class Envelope:
@@ -77,12 +85,21 @@ def parse(name: str, raw: bytes) -> Mail:
     """
     if b"\0" in raw:
         raise UnreadableMail("it is a binary file, not text")
-    text = decode(raw)
-    fields, body = frontmatter.read(text)
+    fields, body = read_note(raw)
     if not body.strip() and not fields.get("subject", "").strip():
         raise UnreadableMail("it has neither a subject nor a body")
-    email_id = fields.get("email_id", "").strip() or stem_id(name)
-    return Mail(email_id, {key: one_line(value) for key, value in fields.items()}, body)
+    return Mail(note_id(name, fields), {key: one_line(value) for key, value in fields.items()}, body)
+
+
+def read_note(raw: bytes) -> tuple[dict[str, str], str]:
+    """Fields and body of a note as clean text, which can always be encoded. Never fails."""
+    fields, body = frontmatter.read(shown(decode(raw)))
+    return {key: shown(value) for key, value in fields.items()}, body
+
+
+def note_id(name: str, fields: Mapping[str, str]) -> str:
+    """The `email_id` of a mail or a draft, or what its file name stands for."""
+    return fields.get("email_id", "").strip() or shown(stem_id(name))
 
 
 def decode(raw: bytes) -> str:
@@ -95,13 +112,18 @@ def encode(text: str) -> bytes:
 
 
 def shown(text: str) -> str:
-    """Text for a person or the model: bytes that are no UTF-8 become U+FFFD."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    """Text for a person or the model: what is no Unicode character (a byte that is no UTF-8) becomes U+FFFD."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def one_line(text: str) -> str:
     """A header value without line breaks and control characters, so that it can never add a header."""
     return re.sub(r"[\x00-\x1f\x7f\x85\u2028\u2029]+", " ", text).strip()
+
+
+def is_mail_name(name: str) -> bool:
+    """Whether a file of this name is a mail, and not a draft."""
+    return name.startswith(MAIL_PREFIX) and not name.startswith(DRAFT_PREFIX)
 
 
 def stem_id(name: str) -> str:
@@ -112,9 +134,9 @@ def stem_id(name: str) -> str:
 def slug(email_id: str) -> str:
     """A file name part for an id: the id where it is safe, else a readable rest of it with a hash.
 
-    Never a path: no separator, no leading dot, bounded length.
+    Never a path: no separator, no leading dot, bounded length. Never one that makes a mail's file name a draft's.
     """
-    if _SLUG.fullmatch(email_id):
+    if _SLUG.fullmatch(email_id) and not f"{MAIL_PREFIX}{email_id}".startswith(DRAFT_PREFIX):
         return email_id
     readable = re.sub(r"[^A-Za-z0-9]+", "-", email_id).strip("-")[:40]
     digest = hashlib.sha256(email_id.encode("utf-8", "surrogateescape")).hexdigest()[:10]
@@ -128,7 +150,11 @@ def addresses(*values: str) -> list[tuple[str, str]]:
     recipients must not.
     """
     found = []
-    for part in _ADDRESS_PART.findall(one_line(", ".join(values))):
+    text = one_line(", ".join(values))
+    closed = _QUOTES_CLOSED.match(text)
+    assert closed is not None  # it matches the empty string
+    text = text[: closed.end()] + text[closed.end() :].replace('"', " ")  # a quote that nobody closes quotes nothing
+    for part in _ADDRESS_PART.findall(text):
         name, _, angle = part.rpartition("<")
         address = angle.split(">")[0].strip() if name or "<" in part else part.strip()
         if not _ADDRESS.fullmatch(address):
@@ -147,7 +173,8 @@ def envelope(mail: Mail) -> Envelope | None:
     if not recipients:
         return None
     parent = _message_ids(mail.fields.get("message_id", ""))[:1]
-    earlier = _message_ids(mail.fields.get("references", "")) or _message_ids(mail.fields.get("in_reply_to", ""))[:1]
+    grandparent = _message_ids(mail.fields.get("in_reply_to", ""))
+    earlier = _message_ids(mail.fields.get("references", "")) or (grandparent if len(grandparent) == 1 else [])
     return Envelope(
         to=", ".join(dict.fromkeys(_format(name, address) for name, address in recipients)),
         cc="",
@@ -160,7 +187,7 @@ def envelope(mail: Mail) -> Envelope | None:
 def reply_subject(subject: str) -> str:
     """One "Re: ", however many prefixes of whatever language were there (RFC 5322 §3.6.5)."""
     rest = one_line(subject)
-    while match := _REPLY_PREFIX.match(rest):
+    if match := _REPLY_PREFIXES.match(rest):
         rest = rest[match.end() :]
     return f"Re: {rest or '(no subject)'}"
 

@@ -19,6 +19,7 @@ marker ever reaches the store. Needs git 2.30 (`merge-tree --write-tree` would n
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -27,6 +28,7 @@ from cloud_agent.git import Git
 
 EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 FILE_MODE = "100644"
+LONGEST_NAME = 255  # bytes, on every file system that a vault lies on
 
 
 @dataclass(frozen=True)
@@ -52,12 +54,12 @@ def merge_trees(git: Git, base: str | None, ours: str, theirs: str) -> str:
         if mine is None or other is None:
             result[path] = mine or other
         else:
-            result.update(_both_changed(git, path, base, mine, other))
+            result.update(_both_changed(git, path, mine, other, (base, ours, theirs)))
     with tempfile.TemporaryDirectory(prefix="cloud-agent-") as folder:
         index = f"{folder}/index"
         git.run("read-tree", ours, index=index)
         paths = [path for path in git.run("ls-files", "-z", index=index).split("\0") if path]
-        result.update(_file_against_folder(git, set(paths), result, ours))
+        result.update(_file_against_folder(git, set(paths), result, (ours, theirs)))
         lines = [
             f"{blob.mode} {blob.oid}\t{path}" if blob is not None else f"0 {'0' * 40}\t{path}"
             for path, blob in sorted(result.items(), key=lambda item: item[1] is not None)  # removals first
@@ -76,14 +78,18 @@ def changes(git: Git, before: str, after: str) -> Changes:
     return found
 
 
-def conflict_name(path: str, agent: str, oid: str) -> str:
-    """Where a clashing version is kept. Pure; a copy of a copy keeps one marker."""
+def conflict_name(path: str, agent: str, oid: str, digits: int = 10) -> str:
+    """Where a clashing version is kept. Pure; a copy of a copy keeps one marker, and no name grows too long."""
     pure = PurePosixPath(path)
     stem = pure.stem.split(".conflict-")[0]
-    return str(pure.with_name(f"{stem}.conflict-{agent}-{oid[:10]}{pure.suffix}"))
+    end = f".conflict-{agent}-{oid[:digits]}{pure.suffix}"
+    while len(f"{stem}{end}".encode("utf-8", "surrogateescape")) > LONGEST_NAME:
+        stem = stem[:-1]
+    return str(pure.with_name(stem + end))
 
 
-def _both_changed(git: Git, path: str, base: str | None, mine: Blob, other: Blob) -> Changes:
+def _both_changed(git: Git, path: str, mine: Blob, other: Blob, commits: tuple[str | None, str, str]) -> Changes:
+    base, *sides = commits
     if mine.oid == other.oid:
         return {path: other}
     regular = {mine.mode, other.mode} <= {FILE_MODE, "100755"}
@@ -95,20 +101,34 @@ def _both_changed(git: Git, path: str, base: str | None, mine: Blob, other: Blob
         merged = _merge_file(git, _base_content(git, base, path), mine, other, union=path.startswith("Logs/"))
         if merged is not None:
             return {path: Blob(other.mode, _store(git, merged))}
-    return {path: other, conflict_name(path, git.agent_name, mine.oid): mine}
+    return {path: other, _copy_name(git, path, mine, sides): mine}
 
 
-def _file_against_folder(git: Git, existing: set[str], result: Changes, ours: str) -> Changes:
+def _copy_name(git: Git, path: str, blob: Blob, sides: Sequence[str | None]) -> str:
+    """The conflict copy's name; a longer one where a copy of that name was edited since."""
+    for digits in (10, 20):
+        name = conflict_name(path, git.agent_name, blob.oid, digits)
+        if all(_oid_at(git, side, name) in (None, blob.oid) for side in sides if side):
+            return name
+    return conflict_name(path, git.agent_name, blob.oid, 40)
+
+
+def _oid_at(git: Git, commit: str, path: str) -> str | None:
+    status, out, _ = git.attempt("rev-parse", "--verify", "--quiet", f"{commit}:{path}")
+    return out.strip() if status == 0 else None
+
+
+def _file_against_folder(git: Git, existing: set[str], result: Changes, sides: Sequence[str]) -> Changes:
     """Rename the file of each pair where one side has a file and the other a folder of that name."""
     kept = {path for path in existing if result.get(path, True) is not None}
     kept |= {path for path, blob in result.items() if blob is not None}
     moved: Changes = {}
     for parent in {str(parent) for path in result for parent in PurePosixPath(path).parents} | result.keys():
         if parent in kept and any(path.startswith(f"{parent}/") for path in kept):
-            blob = result.get(parent) or changes(git, EMPTY_TREE, ours)[parent]
+            blob = result.get(parent) or changes(git, EMPTY_TREE, sides[0])[parent]
             assert blob is not None
             moved[parent] = None
-            moved[conflict_name(parent, git.agent_name, blob.oid)] = blob
+            moved[_copy_name(git, parent, blob, sides)] = blob
     return moved
 
 

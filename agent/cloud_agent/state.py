@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from cloud_agent.vault import write_whole
+from cloud_agent.vault import lock, write_whole
 
 Result = Literal["ok", "later", "failed"]
 Clock = Callable[[], datetime]
@@ -71,32 +72,37 @@ class State:
 
     def raise_alert(self, key: str, message: str, now: datetime) -> bool:
         """Note an alert; True when it is new, so that its cause is told once."""
-        alerts = self.alerts()
-        if alerts.get(key, {}).get("message") == message:
-            return False
-        alerts[key] = {"message": message, "since": iso(now)}
-        self._write_alerts(alerts)
+        with self._alerts_lock():
+            alerts = self.alerts()
+            if alerts.get(key, {}).get("message") == message:
+                return False
+            alerts[key] = {"message": message, "since": iso(now)}
+            self._write_alerts(alerts)
         return True
 
     def clear_alert(self, key: str) -> bool:
         """True when there was such an alert."""
-        alerts = self.alerts()
-        if alerts.pop(key, None) is None:
-            return False
-        self._write_alerts(alerts)
+        with self._alerts_lock():
+            alerts = self.alerts()
+            if alerts.pop(key, None) is None:
+                return False
+            self._write_alerts(alerts)
         return True
 
-    def _write_alerts(self, alerts: dict[str, dict[str, str]]) -> None:
-        write_whole(self.folder / "alerts.json", json.dumps(alerts, indent=1, ensure_ascii=False).encode() + b"\n")
+    def _alerts_lock(self) -> AbstractContextManager[None]:
+        return lock(self.folder / "alerts.lock")  # both loops write them
 
-    def count_try(self, fingerprint: str) -> int:
+    def _write_alerts(self, alerts: dict[str, dict[str, str]]) -> None:
+        write_whole(self.folder / "alerts.json", json.dumps(alerts, indent=1).encode() + b"\n")
+
+    def count_try(self, key: str) -> int:
         """Count a failed try of a mail and return how many there were."""
         tries = read_json(self.folder / "tries.json")
-        tries[fingerprint] = int(tries.get(fingerprint, 0)) + 1
+        tries[key] = int(tries.get(key, 0)) + 1
         write_whole(self.folder / "tries.json", json.dumps(tries).encode())
-        return int(tries[fingerprint])
+        return int(tries[key])
 
-    def forget_tries(self, fingerprint: str) -> None:
+    def forget_tries(self, key: str) -> None:
         tries = read_json(self.folder / "tries.json")
-        if tries.pop(fingerprint, None) is not None:
+        if tries.pop(key, None) is not None:
             write_whole(self.folder / "tries.json", json.dumps(tries).encode())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from cloud_agent import usage
 from cloud_agent.config import Config
@@ -20,7 +20,7 @@ def collect(config: Config, now: datetime) -> dict[str, Any]:
     vault = Vault(config.vault_path, config.agent_name)
     state = State(config.state_path)
     loops = {
-        name: _loop(state.read_beat(name), interval, now)
+        name: _loop(name, state.read_beat(name), interval, now)
         for name, interval in (("draft", config.draft_interval_seconds), ("sync", config.sync_interval_seconds))
     }
     last_sync = loops["sync"].get("succeeded") or None
@@ -67,19 +67,22 @@ def render(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def is_loop_process(pid: int) -> bool:
-    """Whether this process is a cloud-agent: a pid in a beat may be another's by now."""
+def is_loop_process(pid: object, loop: str) -> TypeGuard[int]:
+    """Whether this process is that loop of a cloud-agent: a pid in a beat may be another's by now."""
+    if not isinstance(pid, int):
+        return False
     try:
-        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
         return False
-    return b"cloud-agent" in command or b"cloud_agent" in command
+    ours = any(b"cloud-agent" in word or b"cloud_agent" in word for word in words)
+    return ours and loop.encode() in words and b"--once" not in words
 
 
-def _loop(beat: dict[str, Any], interval: float, now: datetime) -> dict[str, Any]:
+def _loop(name: str, beat: dict[str, Any], interval: float, now: datetime) -> dict[str, Any]:
     age = _age(beat.get("finished"), now)
     pid = beat.get("pid")
-    alive = isinstance(pid, int) and is_loop_process(pid) and age is not None and age < 2 * interval + _GRACE_SECONDS
+    alive = is_loop_process(pid, name) and age is not None and age < 2 * interval + _GRACE_SECONDS
     return {
         "alive": alive,
         "pid": pid,
@@ -97,5 +100,5 @@ def _age(stamp: str | None, now: datetime) -> float | None:
         return None
     try:
         return max(0.0, (now - datetime.fromisoformat(stamp)).total_seconds())
-    except ValueError:
+    except (ValueError, TypeError):
         return None

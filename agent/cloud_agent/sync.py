@@ -6,19 +6,21 @@ reachable. The tree lock is held only while the working tree is touched, never a
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
 
 from cloud_agent import dashboard, guards, summary
 from cloud_agent.config import Config
 from cloud_agent.git import NETWORK_DEADLINE, Git, GitError
 from cloud_agent.journal import Journal
-from cloud_agent.merge import merge_trees
+from cloud_agent.merge import EMPTY_TREE, changes, conflict_name, merge_trees
 from cloud_agent.state import Clock, Result, State
 from cloud_agent.vault import Vault, lock
 
@@ -26,6 +28,10 @@ log = logging.getLogger("cloud_agent.sync")
 
 TRIES = 3
 STALE_LOCK_SECONDS = 10.0
+# So many held-back files of one kind are told one by one; more are told in one sentence.
+TOLD_SINGLY = 10
+# A credential shorter than this would be found in every other note.
+SHORTEST_SECRET = 12
 
 
 @dataclass
@@ -58,6 +64,8 @@ class Syncer:
         self.git_folder = config.vault_path / ".git"
         self.branch = f"refs/heads/{config.git_branch}"
         self.remote_branch = f"refs/remotes/origin/{config.git_branch}"
+        credentials = (config.claude_api_key, urlsplit(config.git_remote_url).password or "")
+        self.own_secrets = [secret for secret in credentials if len(secret) >= SHORTEST_SECRET]
 
     def cycle(self, *, allow_deletions: bool = False) -> Outcome:
         """Commit, join and push. Never raises for what time or the owner can mend: the outcome says it."""
@@ -73,7 +81,8 @@ class Syncer:
             except GitError as error:
                 outcome.result, outcome.message = "later" if error.kind != "git" else "failed", str(error)
                 log.debug("%s", error)
-                self._note_failure(error.kind, str(error))
+                if error.kind != "busy":
+                    self._note_failure(error.kind, str(error))
             else:
                 self._note_success()
         return outcome
@@ -82,35 +91,15 @@ class Syncer:
 
     def _mend(self) -> None:
         """Bring whatever is on disk into the one state the rest expects: on our branch, nothing half done."""
-        if not self.git_folder.exists():
-            self._adopt_folder()
         self._remove_stale_locks()
+        if not (self.git_folder / "HEAD").exists():
+            # A plain folder becomes a clone: its files are committed, and joined with the remote's as ever.
+            log.info("%s is no clone yet: it becomes one", self.vault.root)
+            self.git.run("init", "--quiet", f"--initial-branch={self.config.git_branch}")
         self._configure()
-        for name, command in (
-            ("rebase-merge", "rebase"),
-            ("rebase-apply", "rebase"),
-            ("MERGE_HEAD", "merge"),
-            ("CHERRY_PICK_HEAD", "cherry-pick"),
-            ("REVERT_HEAD", "revert"),
-        ):
-            if (self.git_folder / name).exists():
-                log.warning("a %s was left half done: it is aborted", command)
-                status, _, err = self.git.attempt(command, "--abort")
-                if status != 0:
-                    log.warning("%s --abort failed (%s): its state is set aside", command, err.strip()[-200:])
-                    self._set_aside(name)
         self._check_index()
+        self._end_half_done()
         self._return_to_branch()
-
-    def _adopt_folder(self) -> None:
-        """A vault that is a plain folder becomes a clone: its files stay, the remote's missing ones come."""
-        log.info("%s is no clone yet: it becomes one", self.vault.root)
-        self.git.run("init", "--quiet", f"--initial-branch={self.config.git_branch}")
-        self._configure()
-        self._fetch()
-        if self.git.tip(self.remote_branch) is not None:
-            self.git.run("reset", "--quiet", "--mixed", self.remote_branch)
-            self.git.run("checkout-index", "--all", "--quiet")
 
     def _configure(self) -> None:
         wanted = {
@@ -134,26 +123,76 @@ class Syncer:
             except FileNotFoundError:
                 continue
             holder = _git_process_in(self.vault.root)
-            if holder is not None or age < STALE_LOCK_SECONDS:
+            if holder is not None or 0 <= age < STALE_LOCK_SECONDS:
                 raise NotNow(f"{path.name} is held by {f'process {holder}' if holder else 'somebody'}: waiting for it")
             log.warning("%s was left behind by a killed git: removed", path)
             path.unlink(missing_ok=True)
 
-    def _set_aside(self, name: str) -> None:
-        path = self.git_folder / name
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
-        self.git.run("reset", "--quiet", "--mixed")
-
-    def _check_index(self) -> None:
-        status, _, err = self.git.attempt("ls-files", "--cached", "--error-unmatch", "--", ".gitignore")
-        if status not in (0, 1):
-            log.warning("the index is broken (%s): it is made anew", err.strip()[-200:])
-            (self.git_folder / "index").unlink(missing_ok=True)
+    def _end_half_done(self) -> None:
+        """End what somebody's git left half done, and keep what it did: an abort would throw away what was written
+        since. The commits that it was about are joined like any others."""
+        for name, command in (
+            ("rebase-merge", "rebase"),
+            ("rebase-apply", "rebase"),
+            ("MERGE_HEAD", "merge"),
+            ("CHERRY_PICK_HEAD", "cherry-pick"),
+            ("REVERT_HEAD", "revert"),
+        ):
+            path = self.git_folder / name
+            if not path.exists():
+                continue
+            settled = self._settle_unmerged()
+            if command == "merge" and settled and self.git.tip("HEAD") is not None:
+                log.warning("a merge was left half done, without a conflict: it is committed")
+                continue
+            log.warning("a %s was left half done: it is ended, and what it left in the files is kept", command)
+            self.git.attempt(command, "--quit")
+            if path.is_dir():
+                shutil.rmtree(path)
+            path.unlink(missing_ok=True)
             if self.git.tip("HEAD") is not None:
                 self.git.run("reset", "--quiet", "--mixed")
+
+    def _settle_unmerged(self) -> bool:
+        """Take conflict markers off the tree; True when there were none, so that a person has settled it all.
+
+        A file with markers goes to .git/cloud-agent-aside, and git's own side takes its place: both sides are in
+        commits. A file without them is a person's work and stays.
+        """
+        settled = True
+        entries = self.git.run("ls-files", "--unmerged", "-z").split("\0")
+        stages: dict[str, list[str]] = {}
+        for meta, _, path in (entry.partition("\t") for entry in entries if entry):
+            stages.setdefault(path, []).append(meta.split(" ")[2])
+        for path, present in stages.items():
+            try:
+                content = self.vault.read(path)
+            except OSError:
+                continue
+            if guards.has_conflict_markers(content) or b"\0" in content:
+                settled = False
+                name = f"{hashlib.sha1(content, usedforsecurity=False).hexdigest()[:10]}-{PurePosixPath(path).name}"
+                aside = self.git_folder / "cloud-agent-aside" / name[:200]
+                aside.parent.mkdir(exist_ok=True)
+                aside.write_bytes(content)
+                log.warning("%s had conflict markers: it lies in %s now", _printable(path), _printable(str(aside)))
+                stage = "2" if "2" in present else "3"
+                self.git.run("checkout-index", "--force", f"--stage={stage}", "--", path)
+        return settled
+
+    def _check_index(self) -> None:
+        index = self.git_folder / "index"
+        missing = not index.exists()
+        status, _, err = self.git.attempt("ls-files", "--cached", "--error-unmatch", "--", ".gitignore")
+        if not missing and status in (0, 1):
+            return
+        if not missing:
+            log.warning("the index is broken (%s): it is made anew", err.strip()[-200:])
+            index.unlink()
+        if self.git.tip("HEAD") is not None:
+            self.git.run("reset", "--quiet", "--mixed")
+            if missing:  # a clone that was killed before its checkout: the files are not deleted, they never came
+                self.git.attempt("checkout-index", "--all", "--quiet")
 
     def _return_to_branch(self) -> None:
         """From a detached HEAD or another branch: what was committed there is joined into ours."""
@@ -163,12 +202,15 @@ class Syncer:
         here, ours = self.git.tip("HEAD"), self.git.tip(self.branch)
         if here is None:
             self.git.run("symbolic-ref", "HEAD", self.branch)
+            if ours is not None:
+                self.git.run("reset", "--quiet", "--mixed")
             return
         log.warning("HEAD was not on %s: what was committed there is joined into it", self.config.git_branch)
         self._commit(Outcome(), allow_deletions=False)
         here = self.git.run("rev-parse", "HEAD").strip()
         joined = here if ours is None else self._joined(ours, here)
-        self.git.run("merge", "--quiet", "--ff-only", joined)
+        self.git.run("update-ref", "--no-deref", "HEAD", here)  # the other branch stays where it is
+        self._put_on_disk(joined)
         self.git.run("update-ref", self.branch, joined)
         self.git.run("symbolic-ref", "HEAD", self.branch)
 
@@ -177,28 +219,35 @@ class Syncer:
     def _commit(self, outcome: Outcome, allow_deletions: bool) -> None:
         """Commit what is new, all but what the guards hold back. Runs under the tree lock."""
         changed, deleted = self._status()
-        held = {path: why for path in changed if (why := guards.objection(self.vault.root, path)) is not None}
-        if deleted and not allow_deletions:
+        held = {path: why for path in changed if (why := self._objection(path)) is not None}
+        lost = [] if allow_deletions else guards.gone(deleted, [path for path in changed if path not in held])
+        if lost:
             tracked = len(self.git.run("ls-files", "-z").split("\0")) - 1
-            if guards.is_mass_deletion(deleted, tracked):
+            if guards.is_mass_deletion(lost, tracked):
                 why = (
-                    f"{len(deleted)} of {tracked} files are gone at once: if that is meant, run cloud-agent sync "
-                    "--once --allow-deletions; if not, git checkout -- . in the vault brings them back"
+                    "more than a third of the vault is gone at once: if that is meant, run cloud-agent sync --once "
+                    "--allow-deletions; if not, git checkout -- . in the vault brings them back"
                 )
-                held[f"({len(deleted)} deleted files)"] = why
-                deleted = []
+                held[f"({len(lost)} deleted files)"] = why
+                deleted = sorted(set(deleted) - set(lost))
         if self._report_held(held):
             changed, _ = self._status()  # the Dashboard says so now
         outcome.held = held
-        paths = [path for path in changed if path not in held] + deleted
-        if not paths:
+        paths = [path for path in changed if path not in held]
+        merging = (self.git_folder / "MERGE_HEAD").exists()
+        if not paths and not deleted and not merging:
             return
-        named = "".join(f"{path}\0" for path in paths).encode("utf-8", "surrogateescape")
         if held:
             self.git.run("reset", "--quiet", check_head(self.git))  # nothing held back stays staged by a person
-        self.git.run("add", "--all", "--force", "--pathspec-from-file=-", "--pathspec-file-nul", stdin=named)
+            merging = False
+        # A path that went away since the status is no error: --remove.
+        update = ("update-index", "-z", "--add", "--remove", "--replace")
+        if deleted:
+            self.git.run(*update, "--force-remove", "--stdin", stdin=_nul_ended(deleted))
+        if paths:
+            self.git.run(*update, "--stdin", stdin=_nul_ended(paths))
         added, others = self._staged()
-        if not added and not others:
+        if not added and not others and not merging:
             return
         self.git.run("commit", "--quiet", "--no-verify", "-m", summary.message(self.config.agent_name, added, others))
         outcome.commits += 1
@@ -210,11 +259,17 @@ class Syncer:
         changed: list[str] = []
         deleted: list[str] = []
         for entry in filter(None, out.split("\0")):
-            path = entry[3:]
-            if guards.is_ours_to_ignore(path):
+            code, path = entry[:2], entry[3:]
+            if code == "??" and guards.is_ours_to_ignore(path):
                 continue
-            (changed if os.path.lexists(self.vault.root / path) else deleted).append(path)
+            file = self.vault.root / path
+            # Where a folder has a deleted file's name, the file is gone all the same.
+            there = os.path.lexists(file) and not ("D" in code and file.is_dir() and not file.is_symlink())
+            (changed if there else deleted).append(path)
         return changed, deleted
+
+    def _objection(self, path: str) -> str | None:
+        return guards.objection(self.vault.root, path, self.own_secrets)
 
     def _staged(self) -> tuple[list[str], list[str]]:
         """(added or moved here, changed or deleted) files of the index against HEAD."""
@@ -234,11 +289,18 @@ class Syncer:
 
     def _report_held(self, held: dict[str, str]) -> bool:
         """Tell once of each file that is held back; True when the Dashboard was written."""
+        by_reason: dict[str, list[str]] = {}
+        for path, why in held.items():
+            by_reason.setdefault(why, []).append(_printable(path))
+        for why, paths in by_reason.items():
+            if len(paths) > TOLD_SINGLY:
+                by_reason[why] = [f"{paths[0]} and {len(paths) - 1} more"]
+        current = {path: why for why, paths in by_reason.items() for path in paths}
         for key in [key for key in self.state.alerts() if key.startswith("held ")]:
-            if key.removeprefix("held ") not in held:
+            if key.removeprefix("held ") not in current:
                 self.state.clear_alert(key)
         told = False
-        for path, why in held.items():
+        for path, why in current.items():
             if self.state.raise_alert(f"held {path}", why, self.clock()):
                 log.warning("%s is held back: %s", path, why)
                 self.journal.tell(f"Not synced: {dashboard.plain(path)}: {dashboard.plain(why, 300)}")
@@ -252,23 +314,24 @@ class Syncer:
         """Fetch, join and push, TRIES times: at once after a rejected push, after a longer and longer wait else."""
         for attempt in range(TRIES):
             try:
-                self._fetch()
+                deadline = NETWORK_DEADLINE * 2.0**attempt  # a first sync over a slow line takes its time
+                self._fetch(deadline)
                 with lock(self.state.tree_lock):
                     self._join(outcome, allow_deletions)
-                if self.git.tip(self.remote_branch) != self.git.tip("HEAD") and self.git.tip("HEAD") is not None:
-                    self.git.run("push", "--quiet", "origin", f"HEAD:{self.branch}", deadline=NETWORK_DEADLINE)
+                ours = self.git.tip("HEAD")
+                if ours is not None and ours != self.git.tip(self.remote_branch):
+                    self.git.run("push", "--quiet", "origin", f"{ours}:{self.branch}", deadline=deadline)
                     outcome.pushed = True
                 return
             except GitError as error:
-                if attempt == TRIES - 1 or error.kind in ("git", "missing", "refused", "host key", "disk"):
+                if attempt == TRIES - 1 or error.kind not in ("offline", "rejected", "busy"):
                     raise
                 if error.kind != "rejected":
                     self.sleep(2.0**attempt)
 
-    def _fetch(self) -> None:
-        status, _, err = self.git.attempt(
-            "fetch", "--quiet", "--no-tags", "origin", f"+{self.branch}:{self.remote_branch}", deadline=NETWORK_DEADLINE
-        )
+    def _fetch(self, deadline: float) -> None:
+        refs = f"+{self.branch}:{self.remote_branch}"
+        status, _, err = self.git.attempt("fetch", "--quiet", "--no-tags", "origin", refs, deadline=deadline)
         if status == 0:
             return
         if "couldn't find remote ref" in err.lower():
@@ -288,11 +351,54 @@ class Syncer:
         joined = theirs if ours is None else self._joined(ours, theirs)
         if joined == ours:
             return
-        # Refuses, and changes nothing, when it would overwrite a file that was written this very moment.
-        status, _, err = self.git.attempt("merge", "--quiet", "--ff-only", joined)
-        if status != 0:
-            raise NotNow(f"the vault is being written to: {' '.join(err.split())[-300:]}")
+        self._put_on_disk(joined)
         outcome.received = True
+
+    def _put_on_disk(self, joined: str) -> None:
+        """Bring HEAD and the files to a commit that holds HEAD."""
+        # Refuses, and changes nothing, when it would overwrite a file that was written this very moment.
+        command = ("merge", "--quiet", "--ff-only", "--no-overwrite-ignore", joined)
+        status, _, err = self.git.attempt(*command)
+        if status != 0 and self._clear_the_way(joined):
+            status, _, err = self.git.attempt(*command)
+        if status == 0:
+            return
+        error = GitError(command, status, err)
+        if error.kind != "git":
+            raise error
+        raise NotNow(f"the vault is being written to: {' '.join(err.split())[-300:]}")
+
+    def _clear_the_way(self, joined: str) -> bool:
+        """Rename what is never committed (held back, or ignored) where the remote's version wants its name.
+
+        What was written since our last commit stays where it is: it is committed in the next cycle.
+        """
+        incoming = changes(self.git, self.git.tip("HEAD") or EMPTY_TREE, joined)
+        folders = {str(parent) for path in incoming for parent in PurePosixPath(path).parents}
+        out = self.git.run("status", "--porcelain=v1", "-z", "--untracked-files=all", "--ignored", "--no-renames")
+        cleared = False
+        for entry in filter(None, out.split("\0")):
+            code, path = entry[:2], entry[3:].rstrip("/")
+            file = self.vault.root / path
+            linked = any((self.vault.root / parent).is_symlink() for parent in PurePosixPath(path).parents)
+            if linked or not os.path.lexists(file) or (code != "!!" and self._objection(entry[3:]) is None):
+                continue
+            above = [str(parent) for parent in PurePosixPath(path).parents]
+            way = next((name for name in (path, *above) if name in incoming), path if path in folders else None)
+            if way is None:
+                continue
+            link = file.is_symlink()
+            regular = file.is_file() and not link and os.access(file, os.R_OK)
+            seed = file.read_bytes() if regular else path.encode("utf-8", "surrogateescape")
+            oid = hashlib.sha1(seed, usedforsecurity=False).hexdigest()
+            kept = conflict_name(way, self.config.agent_name, oid) + path[len(way) :]
+            (self.vault.root / kept).parent.mkdir(parents=True, exist_ok=True)
+            os.rename(file, self.vault.root / kept)
+            log.warning("%s is in the way of the remote's: it is %s now", _printable(path), _printable(kept))
+            if link:  # what lay below it is not deleted
+                self.git.attempt("checkout-index", "--all", "--quiet")
+            cleared = True
+        return cleared
 
     def _joined(self, ours: str, theirs: str) -> str:
         """The commit that holds both: one of them where it contains the other, else a merge."""
@@ -330,6 +436,15 @@ def check_head(git: Git) -> str:
     return "HEAD" if git.tip("HEAD") is not None else git.run("hash-object", "-t", "tree", "/dev/null").strip()
 
 
+def _printable(path: str) -> str:
+    """A path for people and for JSON: bytes that are no UTF-8 are replaced."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _nul_ended(paths: list[str]) -> bytes:
+    return "".join(f"{path}\0" for path in paths).encode("utf-8", "surrogateescape")
+
+
 def _git_process_in(tree: Path) -> int | None:
     """A running git that works in this tree, as far as this user may see; None when there is none."""
     root = os.path.realpath(tree)
@@ -337,8 +452,10 @@ def _git_process_in(tree: Path) -> int | None:
         if not entry.name.isdigit():
             continue
         try:
-            if (entry / "comm").read_text().startswith("git") and os.readlink(entry / "cwd").startswith(root):
-                return int(entry.name)
+            if (entry / "comm").read_text().startswith("git"):
+                folder = os.readlink(entry / "cwd")
+                if folder == root or folder.startswith(f"{root}/"):
+                    return int(entry.name)
         except OSError:
             continue
     return None

@@ -16,7 +16,9 @@ _HEADER = (
     "| Time | Agent | Model | Prompt Tokens | Completion Tokens | Cost (USD) | Task Type |\n"
     "| --- | --- | --- | --- | --- | --- | --- |\n"
 )
-_COST = re.compile(r"\|\s*\$([0-9.]+)\s*\|[^|]*\|\s*$")
+# The API may answer an alias with the snapshot behind it, at the same price: claude-x-1-20260101.
+_SNAPSHOT = re.compile(r"-\d{8}$")
+_COST = re.compile(r"\|\s*\$([0-9]+(?:\.[0-9]+)?)\s*\|[^|]*\|\s*$")
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ def row(moment: datetime, agent: str, model: str, usage: Usage, task: str) -> st
 def cost(model: str, usage: Usage, day: date) -> float | None:
     """US dollars of a call on that day, or None for a model without a price."""
     table = _prices()
-    dated = [entry for entry in table["models"].get(model, ()) if entry["from"] <= day.isoformat()]
+    prices = table["models"].get(model) or table["models"].get(_SNAPSHOT.sub("", model), ())
+    dated = [entry for entry in prices if entry["from"] <= day.isoformat()]
     if not dated:
         return None
     price = dated[-1]

@@ -15,6 +15,8 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from cloud_agent.mail import DRAFT_PREFIX, is_mail_name
+
 INBOX = "Inbox"
 PENDING = "Pending_Approval/Email"
 NEEDS_ACTION = "Needs_Action/Email"
@@ -58,7 +60,7 @@ class Vault:
     def names(self, folder: str) -> list[str]:
         """Names of the regular `.md` files of a folder, sorted; none where there is no such folder."""
         try:
-            with os.scandir(self.root / folder) as entries:
+            with os.scandir(self.folder(folder)) as entries:
                 return sorted(
                     entry.name
                     for entry in entries
@@ -68,6 +70,10 @@ class Vault:
                 )
         except (FileNotFoundError, NotADirectoryError):
             return []
+
+    def folder(self, path: str) -> Path:
+        """The real path of a folder. Raises ForbiddenPath where a symbolic link leads there."""
+        return self._resolve(f"{path}/-").parent
 
     def create(self, path: str, content: bytes) -> None:
         """Write a new file. Raises FileExistsError rather than overwrite."""
@@ -107,8 +113,19 @@ class Vault:
                 return candidate
         raise AssertionError("endless candidates")
 
+    def place(self, path: str, content: bytes) -> str:
+        """Have a file with this content under this name or the next free one; return the name. Safe to do again."""
+        for candidate in _numbered(path):
+            if not self.exists(candidate):
+                self.create(candidate, content)
+                return candidate
+            with contextlib.suppress(OSError):  # taken by what cannot be read: a folder, a link
+                if self.read(candidate) == content:
+                    return candidate
+        raise AssertionError("endless candidates")
+
     def remove(self, path: str) -> None:
-        """Remove a mail of which an identical copy lies elsewhere."""
+        """Remove a mail of which a copy lies elsewhere."""
         origin = self._removable(path)
         os.unlink(origin)
         _sync_folder(origin.parent)
@@ -119,18 +136,10 @@ class Vault:
         Never overwrites: a name that is taken by another content gets a number. Killed half-way, the mail stands in
         both places, and the same move done again ends with one.
         """
-        origin = self._removable(source)
-        content = self.read(source) if content is None else content
-        for candidate in _numbered(target):
-            if self.exists(candidate):
-                if self.read(candidate) != content:
-                    continue
-            else:
-                self.create(candidate, content)
-            os.unlink(origin)
-            _sync_folder(origin.parent)
-            return candidate
-        raise AssertionError("endless candidates")
+        self._removable(source)
+        placed = self.place(target, self.read(source) if content is None else content)
+        self.remove(source)
+        return placed
 
     def _writable(self, path: str) -> Path:
         """THE GUARD: the rows of DESIGN §3 that Cloud writes. Returns the real path, its folder made."""
@@ -138,8 +147,9 @@ class Vault:
         folder = pure.parent.as_posix()
         allowed = (
             path == "Dashboard.md"
-            or (folder == PENDING and pure.name.startswith("EMAIL_DRAFT_"))
-            or folder in (self.in_progress, NEEDS_ACTION, DONE, SKIPPED, UNPARSEABLE, AUDIT, "Logs/API_Usage")
+            or (folder == PENDING and pure.name.startswith(DRAFT_PREFIX))
+            or (folder in (self.in_progress, NEEDS_ACTION, DONE, SKIPPED) and is_mail_name(pure.name))
+            or folder in (UNPARSEABLE, AUDIT, "Logs/API_Usage")
         )
         if not allowed:
             raise ForbiddenPath(f"Cloud does not write {path}")

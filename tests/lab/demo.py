@@ -11,7 +11,6 @@ import os
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from typing import Any
 from tests.lab import lab
 from tests.lab.host import LabError, run
 from tests.lab.lab import ROOT, Lab
+from tests.lab.local import Local
 
 MAILS = ("test_001", "urgent_002")
 APPROVED = "urgent_002"
@@ -41,12 +41,10 @@ def main() -> int:
 
 
 class Demo:
-    """One run. `local` is the owner's clone of the vault, on this machine."""
+    """One run, chapter by chapter."""
 
     def __init__(self) -> None:
         self.lab = Lab("demo")
-        self.local = self.lab.directory / "local"
-        self.key = self.lab.directory / "local_key"
         self.real = bool(os.environ.get("CLAUDE_API_KEY"))
         self.started = time.monotonic()
 
@@ -79,7 +77,7 @@ class Demo:
 
     def playbook(self) -> None:
         began = time.monotonic()
-        command = [Path(sys.executable).with_name("ansible-playbook"), "-i", "inventories/local", "site.yml"]
+        command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", "inventories/local", "site.yml"]
         environment = {**os.environ, "ANSIBLE_DISPLAY_SKIPPED_HOSTS": "false"}
         print("$ cd ansible && ansible-playbook -i inventories/local site.yml", flush=True)
         status = subprocess.run(command, cwd=ROOT / "ansible", env=environment, check=False).returncode
@@ -88,69 +86,44 @@ class Demo:
         print(f"site.yml took {time.monotonic() - began:.0f} s")
 
     def put_mails(self) -> None:
-        self.clone()
+        self.local = Local(self.lab, self.lab.directory / "local")
         for mail in MAILS:
             name = f"EMAIL_{mail}.md"
-            (self.local / "Inbox" / name).write_bytes((ROOT / "tests" / "mails" / name).read_bytes())
-        self.git("add", "Inbox")
-        self.git("commit", "--quiet", "-m", "Local: two mails")
-        self.git("push", "--quiet")
+            (self.local.path / "Inbox" / name).write_bytes((ROOT / "tests" / "mails" / name).read_bytes())
+        self.local.push("Local: two mails")
         print("pushed: " + ", ".join(f"Inbox/EMAIL_{mail}.md" for mail in MAILS))
 
     def await_drafts(self) -> None:
-        drafts = [self.local / "Pending_Approval" / "Email" / f"EMAIL_DRAFT_{mail}.md" for mail in MAILS]
+        drafts = [self.local.path / "Pending_Approval" / "Email" / f"EMAIL_DRAFT_{mail}.md" for mail in MAILS]
         self.wait("both drafts", DRAFTS_WITHIN, lambda: all(draft.exists() for draft in drafts))
         for draft in drafts:
-            show(draft.relative_to(self.local).as_posix(), draft.read_text())
+            show(draft.relative_to(self.local.path).as_posix(), draft.read_text())
         show("pm2 list, typed by ubuntu on the target", self.lab.run_on_target(["pm2", "list"]))
-        show("Dashboard.md, section Updates", (self.local / "Dashboard.md").read_text().partition("## Updates")[2])
-        for table in sorted((self.local / "Logs" / "API_Usage").glob("*.md")):
-            show(table.relative_to(self.local).as_posix(), table.read_text())
-        show("git log of the vault", self.git("log", "--oneline", "--max-count=10"))
+        show("Dashboard.md, section Updates", (self.local.path / "Dashboard.md").read_text().partition("## Updates")[2])
+        for table in sorted((self.local.path / "Logs" / "API_Usage").glob("*.md")):
+            show(table.relative_to(self.local.path).as_posix(), table.read_text())
+        show("git log of the vault", self.local.git("log", "--oneline", "--max-count=10"))
         spent = self.status()["spent_today_usd"]
         print(f"\ncost: ${spent:.4f}{'' if self.real else ' by the price list; the stand-in itself costs nothing'}")
 
     def approve(self) -> None:
         calls = self.calls()
         approved = f"Approved/Email/EMAIL_DRAFT_{APPROVED}.md"
-        self.git("mv", f"Pending_Approval/Email/EMAIL_DRAFT_{APPROVED}.md", approved)
-        self.git("commit", "--quiet", "-m", f"Local: approved {APPROVED}")
-        self.git("push", "--quiet")
+        self.local.git("mv", f"Pending_Approval/Email/EMAIL_DRAFT_{APPROVED}.md", approved)
+        self.local.push(f"Local: approved {APPROVED}")
         # Cloud files the mail under Done as soon as it sees the decision, and pushes that.
-        self.wait("Cloud's answer", APPROVAL_WITHIN, (self.local / "Done" / "Email" / f"EMAIL_{APPROVED}.md").exists)
+        self.wait(
+            "Cloud's answer", APPROVAL_WITHIN, (self.local.path / "Done" / "Email" / f"EMAIL_{APPROVED}.md").exists
+        )
         print("Cloud saw the approval: it filed the mail under Done/Email/")
         print("on the target: " + self.lab.run_on_target(["ls", f"{VAULT_ON_TARGET}/{approved}"]).strip())
         print("watching two more passes of the inbox …", flush=True)
         time.sleep(12)
-        self.pull()
-        pending = sorted(path.name for path in (self.local / "Pending_Approval" / "Email").glob("*.md"))
+        self.local.pull()
+        pending = sorted(path.name for path in (self.local.path / "Pending_Approval" / "Email").glob("*.md"))
         if pending != [f"EMAIL_DRAFT_{mail}.md" for mail in MAILS if mail != APPROVED] or self.calls() != calls:
             raise LabError(f"a mail was drafted again: {pending}, {self.calls()} calls after {calls}.\n{self.why()}")
         print(f"nothing was drafted again: still {calls} calls; waiting for approval: {', '.join(pending)}")
-
-    def clone(self) -> None:
-        """Clone the vault as the owner does: with a deploy key of Local's own, registered with the git host."""
-        githost = self.lab.describe()["githost"]
-        run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "local", "-f", self.key])
-        body = {"title": "local", "key": self.key.with_suffix(".pub").read_text().strip(), "read_only": False}
-        request = urllib.request.Request(
-            f"{githost['api_url']}/repos/{githost['repository']}/keys",
-            data=json.dumps(body).encode(),
-            headers={"Authorization": f"Bearer {githost['api_token']}", "Content-Type": "application/json"},
-        )
-        urllib.request.urlopen(request, timeout=30).close()
-        run(["git", "clone", "--quiet", githost["remote_url_local"], self.local], environment=self.git_environment())
-
-    def git(self, *arguments: str) -> str:
-        command = ["git", "-C", self.local, "-c", "user.name=Local", "-c", "user.email=local@example.com", *arguments]
-        return run(command, environment=self.git_environment()).stdout
-
-    def git_environment(self) -> dict[str, str]:
-        options = f"-F none -i {self.key} -o IdentitiesOnly=yes -o UserKnownHostsFile={self.lab.known_hosts}"
-        return {"GIT_SSH_COMMAND": f"ssh {options} -o StrictHostKeyChecking=yes -o BatchMode=yes"}
-
-    def pull(self) -> None:
-        self.git("pull", "--quiet", "--no-rebase", "--no-edit")
 
     def wait(self, what: str, seconds: float, arrived: Callable[[], bool]) -> None:
         """Pull until it is there, with a dot a second; fail with the logs of what went wrong."""
@@ -162,14 +135,14 @@ class Demo:
                 raise LabError(f"no {what} within {seconds:.0f} s.\n{self.why()}")
             print(".", end="", flush=True)
             time.sleep(1)
-            self.pull()
+            self.local.pull()
         print(f" {time.monotonic() - began:.0f} s")
 
     def calls(self) -> int:
         """How many calls to the model there were: rows of the usage table."""
         return sum(
             line.count("email_draft")
-            for path in (self.local / "Logs" / "API_Usage").glob("*.md")
+            for path in (self.local.path / "Logs" / "API_Usage").glob("*.md")
             for line in path.read_text().splitlines()
         )
 
@@ -203,7 +176,7 @@ class Demo:
         print(
             f"""look around       {ssh}
                   then: pm2 list · pm2 logs · cd /opt/personal-ai-employee/vault && git log
-the owner's side  {self.local.relative_to(ROOT)}: put mails into Inbox/, move drafts, git push{own_key}
+the owner's side  {self.local.path.relative_to(ROOT)}: put mails into Inbox/, move drafts, git push{own_key}
 your own VM       README.md, "Your own machine": three lines of settings and one ansible-playbook
 stop              make demo-down                   removes containers, network and files"""
         )

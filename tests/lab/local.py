@@ -1,0 +1,54 @@
+"""The owner's side of the vault: a clone with a deploy key of its own, registered as a person would on GitHub."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from pathlib import Path
+
+from tests.lab.host import run
+from tests.lab.lab import Lab
+
+
+class Local:
+    """A clone of the lab's vault at `path`. Every failure of git raises LabError with git's own words."""
+
+    def __init__(self, lab: Lab, path: Path) -> None:
+        self.path = path
+        key = path.with_name(f"{path.name}_key")
+        run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "local", "-f", key])
+        options = f"-F none -i {key} -o IdentitiesOnly=yes -o UserKnownHostsFile={lab.known_hosts}"
+        self.environment = {"GIT_SSH_COMMAND": f"ssh {options} -o StrictHostKeyChecking=yes -o BatchMode=yes"}
+        githost = lab.describe()["githost"]
+        body = {"title": "local", "key": key.with_suffix(".pub").read_text().strip(), "read_only": False}
+        request = urllib.request.Request(
+            f"{githost['api_url']}/repos/{githost['repository']}/keys",
+            data=json.dumps(body).encode(),
+            headers={"Authorization": f"Bearer {githost['api_token']}", "Content-Type": "application/json"},
+        )
+        urllib.request.urlopen(request, timeout=30).close()
+        run(["git", "clone", "--quiet", githost["remote_url_local"], path], environment=self.environment)
+
+    def git(self, *arguments: str) -> str:
+        """Output of a git command in the clone."""
+        command = [
+            "git",
+            "-C",
+            str(self.path),
+            "-c",
+            "user.name=Local",
+            "-c",
+            "user.email=local@example.com",
+            *arguments,
+        ]
+        return run(command, environment=self.environment).stdout
+
+    def pull(self) -> None:
+        self.git("pull", "--quiet", "--no-rebase", "--no-edit")
+
+    def push(self, message: str) -> None:
+        """Commit everything and push, over whatever Cloud pushed in the meantime."""
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "-m", message)
+        self.pull()
+        self.git("push", "--quiet")

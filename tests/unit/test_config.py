@@ -1,0 +1,188 @@
+"""The settings, and everything that can be wrong with them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cloud_agent import config
+from cloud_agent.config import FORBIDDEN_NAMES, Config, ConfigError, is_forbidden
+
+VALUE = "s3cret-value"
+
+
+@pytest.fixture
+def env_file(tmp_path: Path) -> Path:
+    (tmp_path / "vault").mkdir()
+    path = tmp_path / ".env.cloud"
+    path.write_text(f"VAULT_PATH={tmp_path}/vault\nGIT_REMOTE_URL=/srv/{VALUE}.git\nCLAUDE_API_KEY={VALUE}$x\n")
+    path.chmod(0o600)
+    return path
+
+
+def problems_of(env_file: Path, more: str = "", environ: dict[str, str] | None = None) -> list[str]:
+    env_file.write_text(env_file.read_text() + more)
+    return config.inspect(env_file, environ or {})[1]
+
+
+def test_the_defaults(env_file: Path) -> None:
+    settings = config.load(env_file, {"PATH": "/bin", "MAIL": "/var/mail/x", "DBUS_SESSION_BUS_ADDRESS": "y"})
+    assert settings == Config(
+        vault_path=env_file.parent / "vault",
+        git_remote_url=f"/srv/{VALUE}.git",
+        claude_api_key=f"{VALUE}$x",  # a `$` is a `$`
+        claude_model=config.DEFAULT_MODEL,
+        claude_base_url=None,
+        draft_interval_seconds=300,
+        draft_concurrency=4,
+        sync_interval_seconds=60,
+        git_branch="main",
+        git_ssh_key_path=None,
+        agent_name="cloud",
+        state_path=env_file.parent / "state",
+        budget_usd_per_day=None,
+        budget_usd_per_week=None,
+    )
+    assert VALUE not in repr(settings)
+    assert not settings.state_path.exists()  # a check makes nothing
+
+
+@pytest.mark.parametrize("missing", ["VAULT_PATH", "GIT_REMOTE_URL", "CLAUDE_API_KEY"])
+@pytest.mark.parametrize("how", ["absent", "empty"])
+def test_what_is_required(env_file: Path, missing: str, how: str) -> None:
+    lines = [line for line in env_file.read_text().splitlines() if not line.startswith(missing)]
+    env_file.write_text("\n".join([*lines, f"{missing}= " if how == "empty" else ""]))
+    (problem,) = problems_of(env_file)
+    assert problem.startswith(f"{missing} is not set: ")
+
+
+def test_all_problems_at_once_each_with_its_mend(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config.load(tmp_path / "none", {"SMTP_PASSWORD": VALUE})
+    assert len(caught.value.problems) == 5
+    assert all(": " in problem for problem in caught.value.problems)
+    assert VALUE not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "DRAFT_INTERVAL_SECONDS=soon",
+        "DRAFT_INTERVAL_SECONDS=0",
+        "SYNC_INTERVAL_SECONDS=inf",
+        "DRAFT_CONCURRENCY=-1",
+        "BUDGET_USD_PER_DAY=a lot",
+        "BUDGET_USD_PER_WEEK=nan",
+        "AGENT_NAME=../x",
+        "AGENT_NAME=Cloud Agent",
+        "GIT_BRANCH=--upload-pack=x",
+        "GIT_SSH_KEY_PATH=/nowhere/key",
+        "CLAUDE_BASE_URL=some-host",
+        "STATE_PATH=/dev/null/state",
+        "VAULT_PATH=/nowhere/vault",
+    ],
+)
+def test_a_bad_value_is_named_and_not_shown(env_file: Path, line: str) -> None:
+    name, value = line.split("=", 1)
+    problems = problems_of(env_file, line + "\n")
+    assert any(problem.startswith(name) for problem in problems)
+    assert not any(value in problem.replace(f"{name}=300", "") for problem in problems if len(value) > 3)
+
+
+def test_state_inside_the_vault(env_file: Path) -> None:
+    assert "STATE_PATH lies inside" in problems_of(env_file, f"STATE_PATH={env_file.parent}/vault/state\n")[0]
+
+
+def test_the_file_wins_over_the_environment(env_file: Path) -> None:
+    settings = config.load(env_file, {"CLAUDE_API_KEY": "other", "AGENT_NAME": "night"})
+    assert settings.claude_api_key == f"{VALUE}$x"
+    assert settings.agent_name == "night"
+
+
+def test_a_byte_order_mark_is_no_part_of_a_name(env_file: Path) -> None:
+    env_file.write_bytes(b"\xef\xbb\xbf" + env_file.read_bytes())
+    assert problems_of(env_file) == []
+
+
+def test_a_file_that_is_no_text(env_file: Path) -> None:
+    env_file.write_bytes(b"\xff\xfe\x00")
+    assert "cannot be read" in config.inspect(env_file, {})[1][0]
+
+
+@pytest.mark.parametrize("name", FORBIDDEN_NAMES)
+@pytest.mark.parametrize("change", ["{}", "MY_{}", "{}_2", "{}_FILE"])
+@pytest.mark.parametrize("where", ["file", "environment"])
+def test_credentials_that_could_send_or_pay(env_file: Path, name: str, change: str, where: str) -> None:
+    for written in (change.format(name), change.format(name).lower()):
+        line = {"file": f"{written}={VALUE}\n", "environment": ""}[where]
+        environ = {"file": {}, "environment": {written: VALUE}}[where]
+        problems = problems_of(env_file, line, environ)
+        assert any(written in problem for problem in problems)
+        assert not any(VALUE in problem for problem in problems)
+
+
+@pytest.mark.parametrize(
+    "name",
+    "SMTP_PASS smtpPassword SMTP-PASSWORD MAIL_PASSWORD EMAIL_HOST_PASSWORD GMAIL_APP_PASSWORD SENDGRID_API_KEY"
+    " STRIPE_SECRET_KEY PAYPAL_TOKEN TWILIO_AUTH_TOKEN TWITTER_BEARER_TOKEN WHATSAPP_TOKEN SLACK_BOT_TOKEN"
+    " linkedin.cookie ODOO_API_KEY".split(),
+)
+def test_their_kin(name: str) -> None:
+    assert is_forbidden(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    "WHATSAPP_NOTIFICATION_NUMBER CLAUDE_API_KEY GIT_SSH_KEY_PATH IMAP_PASSWORD MAIL MAILCHECK SSH_AUTH_SOCK"
+    " XDG_SESSION_ID DBUS_SESSION_BUS_ADDRESS SESSION_MANAGER ODOO_URL PATH HOME".split(),
+)
+def test_what_is_none(name: str) -> None:
+    assert not is_forbidden(name)
+
+
+def test_an_empty_or_exported_credential_counts_too(env_file: Path) -> None:
+    assert "SMTP_PASSWORD" in problems_of(env_file, "export SMTP_PASSWORD=\n")[0]
+
+
+@pytest.mark.parametrize("folder", [".", "vault"])
+@pytest.mark.parametrize("name", ["SMTP_PASSWORD", "smtp_password.txt", "token.json", "credentials.json", ".netrc"])
+def test_credentials_as_files_beside_the_vault(env_file: Path, folder: str, name: str) -> None:
+    (env_file.parent / folder / name).write_text(VALUE)
+    (problem,) = problems_of(env_file)
+    assert name in problem
+    assert VALUE not in problem
+
+
+def test_other_env_files_beside_the_vault(env_file: Path) -> None:
+    (env_file.parent / ".env").write_text(f"TWITTER_ACCESS_SECRET={VALUE}\n")
+    (problem,) = problems_of(env_file)
+    assert "TWITTER_ACCESS_SECRET" in problem
+    assert VALUE not in problem
+
+
+def test_a_note_about_a_password_stops_nothing(env_file: Path) -> None:
+    (env_file.parent / "vault" / "How to reset the Gmail password.md").write_text("text")
+    assert problems_of(env_file) == []
+
+
+def test_a_file_that_others_may_read_is_a_warning(env_file: Path) -> None:
+    assert config.warnings(env_file) == []
+    env_file.chmod(0o644)
+    assert "chmod 600" in config.warnings(env_file)[0]
+
+
+def test_which_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert config.env_file_path(None, {}) == Path(".env.cloud")
+    assert config.env_file_path(None, {"CLOUD_AGENT_ENV_FILE": "/x"}) == Path("/x")
+    Path(".env.cloud").touch()
+    assert config.env_file_path(None, {"CLOUD_AGENT_ENV_FILE": "/x"}) == Path(".env.cloud")
+    assert config.env_file_path("/y", {"CLOUD_AGENT_ENV_FILE": "/x"}) == Path("/y")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_vault_that_cannot_be_written(env_file: Path, make_settings: Callable[..., Config]) -> None:
+    (env_file.parent / "vault").chmod(0o500)
+    assert "not writable" in problems_of(env_file)[0]
