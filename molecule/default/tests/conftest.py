@@ -1,0 +1,145 @@
+"""What the tests share: the machine's commands, the owner's clone of the vault, and patience."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import testinfra
+
+ROOT = Path(__file__).resolve().parents[3]
+sys.path.insert(0, str(ROOT))
+
+from tests.lab.lab import Lab  # noqa: E402
+
+LOOPS = ("cloud_orchestrator", "git_sync_cloud")
+
+
+class Machine:
+    """The target, as the login user `ubuntu` has it over ssh: no root but through sudo."""
+
+    root = "/opt/personal-ai-employee"
+    vault = f"{root}/vault"
+    agent = f"{root}/current/venv/bin/cloud-agent --env-file {root}/.env.cloud"
+
+    def __init__(self, host: Any) -> None:
+        self.host = host
+
+    def run(self, command: str) -> str:
+        """Output of a command that has to succeed."""
+        return str(self.host.check_output(command))
+
+    def try_run(self, command: str) -> tuple[int, str]:
+        """Exit status and all output of a command; 255 while there is no connection."""
+        try:
+            done = self.host.run(command)
+        except RuntimeError as error:  # testinfra's way to say that ssh itself failed
+            return 255, str(error)
+        return done.rc, done.stdout + done.stderr
+
+    def loops(self) -> dict[str, dict[str, Any]]:
+        """What PM2 says of each loop, by name; empty while PM2 does not answer."""
+        status, output = self.try_run("pm2 jlist")
+        if status != 0:
+            return {}
+        return {app["name"]: app for app in json.loads(output.splitlines()[-1]) if app["name"] in LOOPS}
+
+    def online(self) -> bool:
+        """Whether both loops are online."""
+        loops = self.loops()
+        return set(loops) == set(LOOPS) and all(app["pm2_env"]["status"] == "online" for app in loops.values())
+
+    def write(self, path: str, content: bytes) -> None:
+        """Create a file in the vault as the login user."""
+        command = [*Lab("default").ssh(), "--", f"tee '{self.vault}/{path}' >/dev/null"]
+        subprocess.run(command, input=content, check=True, timeout=30)
+
+
+class Local:
+    """The owner's clone of the vault, on this machine."""
+
+    def __init__(self, directory: Path) -> None:
+        lab = Lab("default")
+        githost = lab.describe()["githost"]
+        key = directory / "key"
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "local", "-f", key], check=True)
+        body = {"title": "local", "key": key.with_suffix(".pub").read_text().strip(), "read_only": False}
+        request = urllib.request.Request(  # noqa: S310 (the lab's own address)
+            f"{githost['api_url']}/repos/{githost['repository']}/keys",
+            data=json.dumps(body).encode(),
+            headers={"Authorization": f"Bearer {githost['api_token']}", "Content-Type": "application/json"},
+        )
+        urllib.request.urlopen(request, timeout=30).close()  # noqa: S310 (the lab's own address)
+        options = f"-F none -i {key} -o IdentitiesOnly=yes -o UserKnownHostsFile={lab.known_hosts} -o BatchMode=yes"
+        self.environment = {**os.environ, "GIT_SSH_COMMAND": f"ssh {options}"}
+        self.path = directory / "vault"
+        self.git("clone", "--quiet", githost["remote_url_local"], str(self.path), cwd=directory)
+
+    def git(self, *arguments: str, cwd: Path | None = None) -> str:
+        command = ["git", "-c", "user.name=Local", "-c", "user.email=local@example.com", *arguments]
+        done = subprocess.run(
+            command, cwd=cwd or self.path, env=self.environment, check=False, capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 0, f"{' '.join(command)}:\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+    def pull(self) -> None:
+        self.git("pull", "--quiet", "--no-rebase", "--no-edit")
+
+    def push(self, message: str) -> None:
+        """Commit everything and push, over whatever Cloud pushed in the meantime."""
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "-m", message)
+        self.pull()
+        self.git("push", "--quiet")
+
+    def has(self, pattern: str) -> bool:
+        """Whether a file that matches has arrived."""
+        self.pull()
+        return any(self.path.glob(pattern))
+
+
+def eventually(condition: Callable[[], object], seconds: float, what: str) -> float:
+    """Wait until it is so; returns after how many seconds it was. Fails after `seconds`."""
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began < seconds, f"not within {seconds:.0f} s: {what}"
+        time.sleep(0.5)
+    return time.monotonic() - began
+
+
+@pytest.fixture(scope="session")
+def machine() -> Machine:
+    # The lab knows how to log in. No shared connection: it would not outlive the reboot.
+    options = shlex.join(Lab("default").ssh()[1:-1])
+    return Machine(testinfra.get_host("ssh://ubuntu@127.0.0.1", ssh_extra_args=options, controlpersist=0))
+
+
+@pytest.fixture(scope="session")
+def local(tmp_path_factory: pytest.TempPathFactory) -> Local:
+    return Local(tmp_path_factory.mktemp("local"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Function) -> Any:
+    """Show with every failure what the machine says."""
+    report = yield
+    if report.when == "call" and report.failed:
+        machine = item.funcargs["machine"]
+        for command in (
+            "pm2 list",
+            "pm2 logs --nostream --lines 40",
+            "sudo journalctl --no-pager --lines=40 --unit=pm2-cloud-agent",
+            f"git -C {Machine.vault} log --oneline --max-count=10",
+        ):
+            report.sections.append((command, machine.try_run(command)[1]))
+    return report
