@@ -25,7 +25,7 @@ test: lint unit molecule ## Everything that CI runs
 lint: .venv/.installed ## ruff, mypy, yamllint, ansible-lint
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
-	$(BIN)/mypy agent/cloud_agent
+	$(BIN)/mypy agent/cloud_agent tests/lab benchmarks
 	$(BIN)/yamllint --strict .
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ansible-lint --offline
 

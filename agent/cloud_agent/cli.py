@@ -88,11 +88,11 @@ def _check(env_file: Path) -> int:
 
 
 def _draft(settings: config.Config, *, once: bool) -> int:
+    signals = loop.Signals()
+    signals.install()  # first: what comes now takes a second, and a stop in it is a stop as any
     from cloud_agent.claude import Claude
     from cloud_agent.drafting import Orchestrator
 
-    signals = loop.Signals()
-    signals.install()
     state = State(settings.state_path)
     drafter = Claude(settings.claude_api_key, settings.claude_model, settings.claude_base_url, sleep=signals.sleep)
     orchestrator = Orchestrator(settings, drafter, state, utc_now, signals.stop)
@@ -127,10 +127,10 @@ def _draft(settings: config.Config, *, once: bool) -> int:
 
 
 def _sync(settings: config.Config, *, once: bool, allow_deletions: bool) -> int:
-    from cloud_agent.sync import Syncer
-
     signals = loop.Signals()
     signals.install()
+    from cloud_agent.sync import Syncer
+
     state = State(settings.state_path)
     syncer = Syncer(settings, state, utc_now, sleep=signals.sleep)
     statuses: list[int] = []

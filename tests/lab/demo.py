@@ -94,11 +94,11 @@ class Demo:
         print("pushed: " + ", ".join(f"Inbox/EMAIL_{mail}.md" for mail in MAILS))
 
     def await_drafts(self) -> None:
-        drafts = [self.local.path / "Pending_Approval" / "Email" / f"EMAIL_DRAFT_{mail}.md" for mail in MAILS]
-        self.wait("both drafts", DRAFTS_WITHIN, lambda: all(draft.exists() for draft in drafts))
+        drafts = [f"Pending_Approval/Email/EMAIL_DRAFT_{mail}.md" for mail in MAILS]
+        self.wait("both drafts", DRAFTS_WITHIN, lambda: all(self.local.has(draft) for draft in drafts))
         for draft in drafts:
-            show(draft.relative_to(self.local.path).as_posix(), draft.read_text())
-        show("pm2 list, typed by ubuntu on the target", self.lab.run_on_target(["pm2", "list"]))
+            show(draft, (self.local.path / draft).read_text())
+        show("pm2 list, typed by ubuntu on the target", self.lab.run_on_target(["pm2", "list", "--no-color"]))
         show("Dashboard.md, section Updates", (self.local.path / "Dashboard.md").read_text().partition("## Updates")[2])
         for table in sorted((self.local.path / "Logs" / "API_Usage").glob("*.md")):
             show(table.relative_to(self.local.path).as_posix(), table.read_text())
@@ -112,9 +112,7 @@ class Demo:
         self.local.git("mv", f"Pending_Approval/Email/EMAIL_DRAFT_{APPROVED}.md", approved)
         self.local.push(f"Local: approved {APPROVED}")
         # Cloud files the mail under Done as soon as it sees the decision, and pushes that.
-        self.wait(
-            "Cloud's answer", APPROVAL_WITHIN, (self.local.path / "Done" / "Email" / f"EMAIL_{APPROVED}.md").exists
-        )
+        self.wait("Cloud's answer", APPROVAL_WITHIN, lambda: self.local.has(f"Done/Email/EMAIL_{APPROVED}.md"))
         print("Cloud saw the approval: it filed the mail under Done/Email/")
         print("on the target: " + self.lab.run_on_target(["ls", f"{VAULT_ON_TARGET}/{approved}"]).strip())
         print("watching two more passes of the inbox …", flush=True)
@@ -126,7 +124,7 @@ class Demo:
         print(f"nothing was drafted again: still {calls} calls; waiting for approval: {', '.join(pending)}")
 
     def wait(self, what: str, seconds: float, arrived: Callable[[], bool]) -> None:
-        """Pull until it is there, with a dot a second; fail with the logs of what went wrong."""
+        """Wait until it is there, with a dot a second; fail with the logs of what went wrong."""
         began = time.monotonic()
         print(f"waiting for {what} ", end="", flush=True)
         while not arrived():
@@ -135,7 +133,6 @@ class Demo:
                 raise LabError(f"no {what} within {seconds:.0f} s.\n{self.why()}")
             print(".", end="", flush=True)
             time.sleep(1)
-            self.local.pull()
         print(f" {time.monotonic() - began:.0f} s")
 
     def calls(self) -> int:
@@ -157,7 +154,7 @@ class Demo:
     def why(self) -> str:
         """What the machine itself says, for a demo that failed."""
         questions = (
-            ["pm2", "list"],
+            ["pm2", "list", "--no-color"],
             ["pm2", "logs", "--nostream", "--lines", "40"],
             ["sudo", "git", "-C", VAULT_ON_TARGET, "log", "--oneline", "-5"],
             ["sudo", "journalctl", "--no-pager", "--lines=30"],

@@ -8,7 +8,7 @@ import shlex
 import shutil
 import socket
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cloud-agent-lab"
@@ -49,12 +49,11 @@ def run(
     timeout: float = 60,
     check: bool = True,
     hint: str = "",
-    environment: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end and return its output; nothing is printed.
 
-    `timeout` is in seconds; `environment` is added to this process's. Raises LabError when the command is missing
-    or takes longer, and, with `check`, when it fails; the message holds the command, the end of its output, and `hint`.
+    `timeout` is in seconds. Raises LabError when the command is missing or takes longer, and, with `check`,
+    when it fails; the message holds the command, the end of its output, and `hint`.
     """
     command = [str(part) for part in argv]
     # Without a standard input of its own a child would read that of the person's terminal.
@@ -66,7 +65,6 @@ def run(
             text=True,
             timeout=timeout,
             check=False,
-            env={**os.environ, **(environment or {})},
             **source,
         )
     except FileNotFoundError as error:

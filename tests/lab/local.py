@@ -18,7 +18,6 @@ class Local:
         key = path.with_name(f"{path.name}_key")
         run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "local", "-f", key])
         options = f"-F none -i {key} -o IdentitiesOnly=yes -o UserKnownHostsFile={lab.known_hosts}"
-        self.environment = {"GIT_SSH_COMMAND": f"ssh {options} -o StrictHostKeyChecking=yes -o BatchMode=yes"}
         githost = lab.describe()["githost"]
         body = {"title": "local", "key": key.with_suffix(".pub").read_text().strip(), "read_only": False}
         request = urllib.request.Request(
@@ -27,24 +26,22 @@ class Local:
             headers={"Authorization": f"Bearer {githost['api_token']}", "Content-Type": "application/json"},
         )
         urllib.request.urlopen(request, timeout=30).close()
-        run(["git", "clone", "--quiet", githost["remote_url_local"], path], environment=self.environment)
+        # In the clone's own configuration, so that a plain `git push` by whoever looks around works too.
+        settings = {
+            "core.sshCommand": f"ssh {options} -o StrictHostKeyChecking=yes -o BatchMode=yes",
+            "user.name": "Local",
+            "user.email": "local@example.com",
+            "pull.rebase": "false",
+        }
+        configured = [part for name, value in settings.items() for part in ("--config", f"{name}={value}")]
+        run(["git", "clone", "--quiet", *configured, githost["remote_url_local"], path])
 
     def git(self, *arguments: str) -> str:
         """Output of a git command in the clone."""
-        command = [
-            "git",
-            "-C",
-            str(self.path),
-            "-c",
-            "user.name=Local",
-            "-c",
-            "user.email=local@example.com",
-            *arguments,
-        ]
-        return run(command, environment=self.environment).stdout
+        return run(["git", "-C", self.path, *arguments]).stdout
 
     def pull(self) -> None:
-        self.git("pull", "--quiet", "--no-rebase", "--no-edit")
+        self.git("pull", "--quiet", "--no-edit")
 
     def push(self, message: str) -> None:
         """Commit everything and push, over whatever Cloud pushed in the meantime."""
@@ -52,3 +49,8 @@ class Local:
         self.git("commit", "--quiet", "-m", message)
         self.pull()
         self.git("push", "--quiet")
+
+    def has(self, pattern: str) -> bool:
+        """Whether a file that matches has arrived; pulls first."""
+        self.pull()
+        return any(self.path.glob(pattern))

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT))
 
 from tests.lab.lab import Lab  # noqa: E402
+from tests.lab.local import Local  # noqa: E402
 
 LOOPS = ("cloud_orchestrator", "git_sync_cloud")
 
@@ -64,50 +63,6 @@ class Machine:
         subprocess.run(command, input=content, check=True, timeout=30)
 
 
-class Local:
-    """The owner's clone of the vault, on this machine."""
-
-    def __init__(self, directory: Path) -> None:
-        lab = Lab("default")
-        githost = lab.describe()["githost"]
-        key = directory / "key"
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "local", "-f", key], check=True)
-        body = {"title": "local", "key": key.with_suffix(".pub").read_text().strip(), "read_only": False}
-        request = urllib.request.Request(  # noqa: S310 (the lab's own address)
-            f"{githost['api_url']}/repos/{githost['repository']}/keys",
-            data=json.dumps(body).encode(),
-            headers={"Authorization": f"Bearer {githost['api_token']}", "Content-Type": "application/json"},
-        )
-        urllib.request.urlopen(request, timeout=30).close()  # noqa: S310 (the lab's own address)
-        options = f"-F none -i {key} -o IdentitiesOnly=yes -o UserKnownHostsFile={lab.known_hosts} -o BatchMode=yes"
-        self.environment = {**os.environ, "GIT_SSH_COMMAND": f"ssh {options}"}
-        self.path = directory / "vault"
-        self.git("clone", "--quiet", githost["remote_url_local"], str(self.path), cwd=directory)
-
-    def git(self, *arguments: str, cwd: Path | None = None) -> str:
-        command = ["git", "-c", "user.name=Local", "-c", "user.email=local@example.com", *arguments]
-        done = subprocess.run(
-            command, cwd=cwd or self.path, env=self.environment, check=False, capture_output=True, text=True, timeout=60
-        )
-        assert done.returncode == 0, f"{' '.join(command)}:\n{done.stdout}{done.stderr}"
-        return done.stdout
-
-    def pull(self) -> None:
-        self.git("pull", "--quiet", "--no-rebase", "--no-edit")
-
-    def push(self, message: str) -> None:
-        """Commit everything and push, over whatever Cloud pushed in the meantime."""
-        self.git("add", "--all")
-        self.git("commit", "--quiet", "-m", message)
-        self.pull()
-        self.git("push", "--quiet")
-
-    def has(self, pattern: str) -> bool:
-        """Whether a file that matches has arrived."""
-        self.pull()
-        return any(self.path.glob(pattern))
-
-
 def eventually(condition: Callable[[], object], seconds: float, what: str) -> float:
     """Wait until it is so; returns after how many seconds it was. Fails after `seconds`."""
     began = time.monotonic()
@@ -126,7 +81,7 @@ def machine() -> Machine:
 
 @pytest.fixture(scope="session")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Local:
-    return Local(tmp_path_factory.mktemp("local"))
+    return Local(Lab("default"), tmp_path_factory.mktemp("local") / "vault")
 
 
 @pytest.hookimpl(wrapper=True)
