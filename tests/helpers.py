@@ -112,7 +112,9 @@ class Desk:
         """As after a start of the process: nothing but the disk is known."""
         self.stop = threading.Event()
         self.state = State(self.config.state_path)
-        self.orchestrator = Orchestrator(self.config, self.drafter, self.state, self.clock, self.stop)
+        self.orchestrator = Orchestrator(
+            self.config, self.drafter, self.state, self.clock, self.stop, settle_seconds=0.0
+        )
 
     def run(self) -> Report:
         return self.orchestrator.run_pass()

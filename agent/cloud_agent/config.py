@@ -31,17 +31,24 @@ FORBIDDEN_NAMES = (
     "TWITTER_ACCESS_SECRET",
 )
 _SENDING_SERVICES = frozenset(
-    "SMTP MAIL EMAIL SENDMAIL SENDGRID MAILGUN MAILJET POSTMARK SPARKPOST BREVO SES WHATSAPP TWILIO LINKEDIN FACEBOOK"
-    " INSTAGRAM TWITTER TIKTOK TELEGRAM SLACK DISCORD ODOO BANK BANKING PAYMENT PAYMENTS STRIPE PAYPAL BRAINTREE PLAID"
-    " WISE GMAIL OUTLOOK".split()
+    "SENDGRID MAILGUN MAILJET MAILCHIMP MANDRILL POSTMARK SPARKPOST BREVO RESEND SES WHATSAPP SIGNAL TWILIO VONAGE"
+    " LINKEDIN FACEBOOK FB META INSTAGRAM IG TWITTER X TIKTOK TELEGRAM SLACK DISCORD ODOO BANK BANKING PAYMENT PAYMENTS"
+    " STRIPE PAYPAL BRAINTREE ADYEN SQUARE REVOLUT PLAID WISE GMAIL OUTLOOK EXCHANGE".split()
 )
+# Nothing of these is needed by who cannot send: not even a host or a user name.
+_SENDING_ONLY = ("SMTP", "SENDMAIL")
 _CREDENTIAL_WORDS = frozenset(
     "PASSWORD PASSWD PASS PASSPHRASE PWD TOKEN BEARER OAUTH SECRET KEY APIKEY SESSION CREDENTIAL CREDENTIALS AUTH"
-    " COOKIE COOKIES".split()
+    " COOKIE COOKIES SESSIONID WEBHOOK DSN PIN PW SK LOGIN".split()
 )
+# MAIL_PASSWORD sends; MAIL_KEY_FIELD need not.
+_MAIL_WORDS = frozenset(("MAIL", "EMAIL"))
+_PASSWORD_WORDS = frozenset(("PASSWORD", "PASSWD", "PASS", "PASSPHRASE", "PWD", "PW", "TOKEN", "SECRET"))
 # Files that hold a credential which can send: a Gmail or Outlook token, a WhatsApp session, a netrc.
+_GLUED = frozenset(f"{service}{word}" for service in _SENDING_SERVICES for word in _CREDENTIAL_WORDS)
 _FORBIDDEN_FILES = re.compile(
-    r"(credentials?|token|client_secret[^/]*)\.(json|pickle)|_?\.?netrc|\.?msmtprc|\.?esmtprc|whatsapp[-_.]?session.*",
+    r"(credentials?|token|client_secret[^/]*)\.(json|pickle)|\.?msmtprc|\.?esmtprc|odoo\.(conf|rc)"
+    r"|whatsapp[-_.]?session.*|\.?wwebjs_auth|auth_info(_baileys)?|cookies\.json|storage_?state\.json",
     re.IGNORECASE,
 )
 
@@ -182,13 +189,19 @@ def is_forbidden(name: str) -> bool:
     squeezed = re.sub(r"[^A-Z0-9]", "", upper)
     if any(known.replace("_", "") in squeezed for known in FORBIDDEN_NAMES):
         return True
-    # camelCase falls apart into words too: smtpPass
-    words = set(re.split(r"[^A-Z0-9]+", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).upper()))
-    return bool(words & _SENDING_SERVICES) and bool(words & _CREDENTIAL_WORDS)
+    # camelCase falls apart into words too: smtpPass; and SMTP2 is SMTP
+    parts = re.split(r"[^A-Z0-9]+", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).upper())
+    words = {part.rstrip("0123456789") for part in parts}
+    return bool(
+        any(word.startswith(service) for word in words for service in _SENDING_ONLY)
+        or (words & _SENDING_SERVICES and words & _CREDENTIAL_WORDS)
+        or (words & _MAIL_WORDS and words & _PASSWORD_WORDS)
+        or words & _GLUED
+    )
 
 
 def forbidden_files(vault: Path, env_file: Path) -> list[str]:
-    """Credentials as files, in the vault's top folder and beside it; other `.env*` files are read for names."""
+    """Credentials as files, in the vault's top folder and beside it; other env files are read for names."""
     problems = []
     for folder in (vault, vault.parent):
         try:
@@ -201,7 +214,10 @@ def forbidden_files(vault: Path, env_file: Path) -> list[str]:
             stem = entry.name.split(".")[0] or entry.name
             if _FORBIDDEN_FILES.fullmatch(entry.name) or is_forbidden(entry.name) or is_forbidden(stem):
                 problems.append(f"{entry.path} looks like a credential that could send or pay: remove it from here")
-            elif entry.name.startswith(".env") and entry.is_file() and not _same_file(Path(entry.path), env_file):
+                continue
+            if entry.name == ".env.cloud" or _same_file(Path(entry.path), env_file) or not entry.is_file():
+                continue  # the settings themselves, or those that a deployment is about to replace
+            if entry.name.startswith(".env") or entry.name.endswith(".env"):
                 problems += [
                     f"{name} is set in {entry.path}, and it is a credential that could send or pay: remove it"
                     for name in _names_in(Path(entry.path))

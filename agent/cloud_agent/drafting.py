@@ -23,7 +23,6 @@ from cloud_agent.config import Config
 from cloud_agent.index import DraftState, Index
 from cloud_agent.journal import Journal
 from cloud_agent.mail import (
-    DRAFT_PREFIX,
     MAIL_PREFIX,
     Envelope,
     Mail,
@@ -32,6 +31,7 @@ from cloud_agent.mail import (
     decode,
     encode,
     envelope,
+    is_mail_name,
     parse,
     shown,
     slug,
@@ -55,6 +55,9 @@ log = logging.getLogger("cloud_agent.draft")
 
 MAX_TRIES = 3
 TASK = "email_draft"
+# A mail is left alone until it was still for so long: a script or an editor may be writing it.
+SETTLE_SECONDS = 1.0
+NO_SENDER = "it names nobody that can be replied to: write a line `from: ` between two lines `---` at its top"
 ANNOTATIONS = ("decision", "reason", "drafted_as")
 
 
@@ -122,7 +125,7 @@ def decide(
             "its draft is gone without a decision; for a new one remove the line drafted_as and move it to Inbox/",
         )
     if envelope(mail) is None:
-        return Do("move", NEEDS_ACTION, "review", "it has no sender that can be replied to: correct the line from")
+        return Do("move", NEEDS_ACTION, "review", NO_SENDER)
     if mail.fields.get("decision"):
         return Do("draft")  # a person put it back into the inbox: the gate is overruled
     verdict = gate.judge(mail)
@@ -137,8 +140,9 @@ def flags_of(mail: Mail, to: Envelope, reply: str, handbook: str) -> tuple[str, 
     """What the owner should look at before approving. Pure."""
     flags = []
     sender, recipient = addresses(mail.sender), addresses(to.to)
-    if sender and recipient and _domain(sender[0][1]) != _domain(recipient[0][1]):
-        flags.append(f"the reply goes to {recipient[0][1]}, another domain than the sender's")
+    for _, address in recipient:
+        if sender and _domain(sender[0][1]) != _domain(address):
+            flags.append(f"the reply goes to {address}, another domain than the sender's")
     known = f"{mail.subject}\n{mail.sender}\n{shown(mail.body)}\n{handbook}".lower()
     for word in dict.fromkeys(shown(reply).split()):
         bare = word.strip("()<>[],.;:!?\"'*_`").lower()
@@ -189,8 +193,15 @@ class Orchestrator:
     """The draft loop's step. `drafter`, `clock` and the stop signal come from outside."""
 
     def __init__(
-        self, config: Config, drafter: Drafter, state: State, clock: Clock, stop: threading.Event | None = None
+        self,
+        config: Config,
+        drafter: Drafter,
+        state: State,
+        clock: Clock,
+        stop: threading.Event | None = None,
+        settle_seconds: float = SETTLE_SECONDS,
     ) -> None:
+        self.settle_seconds = settle_seconds
         self.config = config
         self.drafter = drafter
         self.state = state
@@ -206,8 +217,10 @@ class Orchestrator:
         """Look at every open mail once. Ends early, with result `later` or `failed`, when Claude cannot be used."""
         report = Report()
         with lock(self.state.process_lock("draft")):
+            self._let_mails_settle()
             with lock(self.state.tree_lock):
-                self.index.refresh()
+                if not self._look(report):
+                    return report
                 self._settle_open_mails(report)
                 to_draft = self._sort_inbox(report)
             if to_draft:
@@ -219,6 +232,29 @@ class Orchestrator:
                 if any(cleared):
                     self._tell_locked("Drafting works again.")
         return report
+
+    def _look(self, report: Report) -> bool:
+        """Read where everything lies. Where a folder cannot be read, nothing is drafted: it might be drafted twice."""
+        try:
+            self.index.refresh()
+        except (OSError, ForbiddenPath) as error:
+            message = f"the vault cannot be read: {error}: make it a folder that this user may read; drafting waits"
+            report.result, report.message = "failed", message
+            if self.state.raise_alert("vault", message, self.clock()):
+                log.error("%s", message)
+                self.journal.tell(dashboard.plain(shown(message), 300))
+            return False
+        self.state.clear_alert("vault")
+        return True
+
+    def _let_mails_settle(self) -> None:
+        """Wait a moment for the youngest mail; what is still younger then is left to the next pass."""
+        with contextlib.suppress(OSError, ForbiddenPath):
+            names = [name for name in self.vault.names(INBOX) if name.startswith(MAIL_PREFIX)]
+            ages = [self.vault.age(f"{INBOX}/{name}") for name in names]
+            young = [age for age in ages if 0 <= age < self.settle_seconds]
+            if young:
+                self.stop.wait(self.settle_seconds - min(young))
 
     @contextlib.contextmanager
     def _isolated(self, path: str, report: Report) -> Iterator[None]:
@@ -240,26 +276,29 @@ class Orchestrator:
             ("needs action", NEEDS_ACTION),
         )
         for place, folder in places:
-            for name in self.vault.names(folder):
-                if name.startswith(DRAFT_PREFIX):
-                    continue
+            for note in self.index.mails_in(folder):
+                draft = self.index.draft_state(note.slug)
+                if draft == "pending" if place == "in progress" else draft is None:
+                    continue  # nothing to do, whatever the mail says: it need not be read
                 try:
-                    mail = parse(name, self.vault.read(f"{folder}/{name}"))
+                    mail = parse(note.path.rpartition("/")[2], self.vault.read(note.path))
                 except (OSError, UnreadableMail):
                     continue  # a person is looking after it already
-                do = decide(mail, place, self.index.draft_state(mail.slug), "none", self.vault.in_progress)
-                with self._isolated(f"{folder}/{name}", report):
-                    self._carry_out(do, f"{folder}/{name}", mail, report)
+                do = decide(mail, place, draft, "none", self.vault.in_progress)
+                with self._isolated(note.path, report):
+                    self._carry_out(do, note.path, mail, report)
 
     def _sort_inbox(self, report: Report) -> list[tuple[str, Mail]]:
         """Carry out what needs no call; return the mails that need one, one a mail id."""
         to_draft: dict[str, tuple[str, Mail]] = {}
         unreadable: dict[str, OSError] = {}
         for name in self.vault.names(INBOX):
-            if not name.startswith(MAIL_PREFIX):
-                continue
+            if not is_mail_name(name):
+                continue  # no mail; or a draft that a person laid here: it was missed where it belongs, that was told
             path = f"{INBOX}/{name}"
             with self._isolated(path, report):
+                if 0 <= self.vault.age(path) < self.settle_seconds:
+                    continue
                 try:
                     raw = self.vault.read(path)
                     mail = parse(name, raw)
@@ -269,8 +308,6 @@ class Orchestrator:
                 except OSError as error:
                     unreadable[path] = error
                     continue
-                if mail.fields.get("draft_id"):
-                    continue  # a draft that a person laid here; it was missed where it belongs, and that was told
                 if mail.slug in to_draft:
                     continue  # its twin is drafted first; the next pass knows what to do with this one
                 do = self._decide_in_inbox(path, mail)
@@ -316,20 +353,21 @@ class Orchestrator:
         noted = {"decision": do.decision, "reason": do.reason}
         if do.decision == "reply" or mail.fields.get("drafted_as"):
             noted["drafted_as"] = mail.draft_name.removesuffix(".md")
-        text = frontmatter.annotate(decode(self.vault.read(path)), noted)
+        raw = self.vault.read(path)
+        text = frontmatter.annotate(decode(raw), noted)
         if do.decision in ("skip", "review", "failed"):
             words = {"skip": "Skipped", "review": "Needs a person", "failed": "Could not be drafted"}[do.decision]
             self.journal.tell(
                 f"{words}: “{dashboard.plain(shown(mail.subject))}” from "
                 f"{dashboard.plain(shown(mail.sender), 80)}: {dashboard.plain(do.reason, 300)}"
             )
-        target = self.vault.move(path, f"{do.folder}/{MAIL_PREFIX}{mail.slug}.md", encode(text))
+        target = self.vault.move(path, f"{do.folder}/{MAIL_PREFIX}{mail.slug}.md", encode(text), was=raw)
         self.index.moved(path, target, mail)
         self.journal.record("mail_moved", mail.email_id, to=target, decision=do.decision, reason=do.reason)
         log.info("%s -> %s (%s)", path, target, do.reason)
 
     def _drop(self, path: str, mail: Mail, reason: str) -> None:
-        self.vault.remove(path)
+        self.vault.remove(path, was=self.vault.read(path))
         self.journal.record("copy_removed", mail.email_id, path=path, reason=reason)
         log.info("%s removed: %s", path, reason)
 
@@ -348,7 +386,7 @@ class Orchestrator:
         self.vault.place(f"{NEEDS_ACTION}/{MAIL_PREFIX}{slug(stem_id(name))}.md", encode(note))
         self.journal.tell(f"Needs a person: {dashboard.plain(shown(name))} cannot be read: {reason}")
         self.journal.record("mail_unreadable", stem_id(name), to=kept, reason=reason)
-        self.vault.remove(path)
+        self.vault.remove(path, was=raw)
         report.moved += 1
 
     def _tell_unreadable(self, files: dict[str, OSError]) -> None:

@@ -55,8 +55,9 @@ def _split(lines: list[str]) -> tuple[list[str], list[str]]:
     end = next((number for number, line in enumerate(lines) if line.rstrip() in _END), None)
     if end is not None:
         blank = next((number for number, line in enumerate(lines[:end]) if not line.strip()), end)
-        # Text after a blank line is a body: that fence is a rule or a signature's line in it, and closes nothing.
-        if all(_can_be_header(line) or not line.strip() for line in lines[blank:end]):
+        # What stands after a blank line is the body, also where it looks like `Reply-To: x`: a later `---` is a rule or
+        # a signature's line in it, and closes nothing.
+        if not any(line.strip() for line in lines[blank:end]):
             return lines[:end], lines[end + 1 :]
     # No closing fence: the header ends at the first line that can be no part of one.
     for number, line in enumerate(lines):

@@ -16,7 +16,8 @@ Verdict = Literal["draft", "skip", "review"]
 
 _COMMENT = re.compile(r"\([^()]*\)")  # RFC 5322 §3.2.2
 _NO_REPLY = re.compile(r"(^|[._+-])(no|do-?not|dont|non?)[._-]?(reply|respond|responder|answer)([._+-]|\d*$)", re.I)
-_DAEMON = re.compile(r"(mailer-daemon|postmaster|bounces?([._+-].*)?|owner-.*|.*-request)", re.I)
+_DAEMON = re.compile(r"mailer-daemon|postmaster|bounces?", re.I)
+_PERHAPS_DAEMON = re.compile(r"bounces?[._+-].*|owner-.*|.*-request", re.I)  # or feature-request@, b.smith@
 _BULK_SENDER = re.compile(r"(newsletters?|news|marketing|promo(tions?)?|mailings?|campaigns?|digest)", re.I)
 _UNSUBSCRIBE = re.compile(
     r"\b(unsubscribe|opt[ -]out|abbestellen|abmelden|désabonner|désinscrire|darse de baja)\b", re.I
@@ -60,6 +61,8 @@ def judge(mail: Mail) -> Gate:
         return Gate("skip", f"the sender takes no replies: {local_part}")
     if _BULK_SENDER.fullmatch(local_part) and _UNSUBSCRIBE.search(mail.body):
         return Gate("skip", f"a mailing: from {local_part}, with a way to unsubscribe")
+    if _PERHAPS_DAEMON.fullmatch(local_part):
+        return Gate("review", f"perhaps automatic mail: the sender is {local_part} (RFC 3834 §2)")
     return Gate("draft")
 
 

@@ -36,7 +36,7 @@ _REMOTE_KINDS: Kinds = (
         r"permission denied \(|authentication failed|could not read username|access denied|key.* not authori[sz]ed"
         r"|permission to .* denied|marked as read.only|returned error: 40[13]|write access to repository not granted",
         "refused",
-        "the remote refuses our key: register the deploy key with write access (deploy_key role, docs/operations.md)",
+        "the remote refuses our key: register the deploy key with write access (README, Your own machine)",
     ),
     (
         r"host key verification failed|remote host identification has changed|no .* host key is known",
@@ -52,6 +52,11 @@ _REMOTE_KINDS: Kinds = (
         r"certificate|ssl_error|unable to get local issuer|self.signed",
         "certificate",
         "the remote's certificate is not trusted: add the CA that signed it (extra CA certificates, base role)",
+    ),
+    (
+        r"hook declined|protected branch|branch is protected",
+        "declined",
+        "the remote's own rules refuse the push: let the deploy key push to this branch (branch protection, hooks)",
     ),
     (
         r"\[rejected\]|\[remote rejected\]|fetch first|non-fast-forward|failed to update ref",

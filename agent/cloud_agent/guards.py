@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
+from cloud_agent.mail import is_mail_name
 from cloud_agent.vault import TEMPORARY_PREFIX
 
 MAX_BYTES = 50 * 1000 * 1000
@@ -81,7 +82,11 @@ def has_conflict_markers(content: bytes) -> bool:
 
 
 def gone(deleted: Sequence[str], changed: Sequence[str]) -> list[str]:
-    """The deleted files that did not just move: no new or changed file has their name."""
+    """The deleted files that did not just move.
+
+    A new or changed file has their name; or, for a mail, as many mails are new elsewhere: Cloud files a mail under its
+    id, whatever its file was called in the inbox.
+    """
     names = Counter(PurePosixPath(path).name for path in changed)
     lost = []
     for path in deleted:
@@ -90,7 +95,10 @@ def gone(deleted: Sequence[str], changed: Sequence[str]) -> list[str]:
             names[name] -= 1
         else:
             lost.append(path)
-    return lost
+    filed = sum(count for name, count in names.items() if is_mail_name(name))
+    mails = [path for path in lost if path.startswith("Inbox/") and is_mail_name(PurePosixPath(path).name)]
+    accounted = set(mails[:filed])
+    return [path for path in lost if path not in accounted]
 
 
 def is_mass_deletion(deleted: Sequence[str], tracked: int) -> bool:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from cloud_agent.mail import DRAFT_PREFIX, Mail, UnreadableMail, note_id, parse, read_note, slug
+from cloud_agent.mail import DRAFT_PREFIX, Mail, UnreadableMail, is_mail_name, note_id, parse, read_note, slug
 from cloud_agent.vault import NEEDS_ACTION, Vault
 
 DraftState = Literal["pending", "decided"]
@@ -35,6 +35,16 @@ class _Folder:
     modified: int
     notes: dict[str, tuple[tuple[int, int, int], Note | None]] = field(default_factory=dict)
     folders: list[str] = field(default_factory=list)
+
+
+def is_draft(path: str, fields: Mapping[str, str]) -> bool:
+    """Whether a note is a draft: by its name, or, where people rename drafts, by its `draft_id`. A mail that brings a
+    field of that name stays a mail."""
+    name = path.rpartition("/")[2]
+    if name.startswith(DRAFT_PREFIX):
+        return True
+    where_drafts_lie = path.startswith(("Pending_Approval/", "Approved/", "Rejected/"))
+    return bool(fields.get("draft_id")) and (where_drafts_lie or not is_mail_name(name))
 
 
 class Index:
@@ -62,6 +72,11 @@ class Index:
         if any(not note.path.startswith("Pending_Approval/") for note in drafts):
             return "decided"
         return "pending" if drafts else None
+
+    def mails_in(self, folder: str) -> list[Note]:
+        """The mails that lie in a folder, by name."""
+        notes = [note for group in self.mails.values() for note in group if note.path.rpartition("/")[0] == folder]
+        return sorted(notes, key=lambda note: note.path)
 
     def moved(self, path: str, target: str, mail: Mail) -> None:
         """Keep in step with a move of this pass; the next refresh reads it from disk."""
@@ -105,7 +120,7 @@ class Index:
         try:
             raw = self.vault.read(path)
             fields, _ = read_note(raw)
-            if name.startswith(DRAFT_PREFIX) or fields.get("draft_id"):
+            if is_draft(path, fields):
                 return Note(path, slug(note_id(name, fields)))
             if fields.get("kept"):
                 return None  # our own note on an unreadable mail: the mended mail may come under the same id

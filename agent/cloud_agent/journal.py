@@ -6,11 +6,14 @@ All of this writes to the working tree: the caller holds the tree lock.
 from __future__ import annotations
 
 import json
+import logging
 
 from cloud_agent import dashboard
 from cloud_agent.mail import decode, encode, shown
 from cloud_agent.state import Clock, iso
-from cloud_agent.vault import AUDIT, Vault
+from cloud_agent.vault import AUDIT, ForbiddenPath, Vault
+
+log = logging.getLogger("cloud_agent.journal")
 
 
 class Journal:
@@ -23,14 +26,17 @@ class Journal:
         self.clock = clock
 
     def tell(self, entry: str) -> None:
-        """Put a line, markdown, at the top of the Dashboard's Updates."""
+        """Put a line, markdown, at the top of the Dashboard's Updates. A broken Dashboard holds nothing up."""
         try:
-            text = decode(self.vault.read(dashboard.PATH))
-        except FileNotFoundError:
-            text = ""
-        changed = dashboard.add_entries(text, [f"{iso(self.clock())} {shown(entry)}"])
-        if changed != text:
-            self.vault.replace(dashboard.PATH, encode(changed))
+            try:
+                text = decode(self.vault.read(dashboard.PATH))
+            except FileNotFoundError:
+                text = ""
+            changed = dashboard.add_entries(text, [f"{iso(self.clock())} {shown(entry)}"])
+            if changed != text:
+                self.vault.replace(dashboard.PATH, encode(changed))
+        except (OSError, ForbiddenPath) as error:
+            log.error("Dashboard.md cannot be written (%s): make it a file again; it would say: %s", error, entry)
 
     def record(self, action: str, target: str, **parameters: str) -> None:
         """Append one decision, a file a month."""

@@ -13,6 +13,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
@@ -28,6 +29,7 @@ log = logging.getLogger("cloud_agent.sync")
 
 TRIES = 3
 STALE_LOCK_SECONDS = 10.0
+BUSY_SECONDS = 60.0
 # So many held-back files of one kind are told one by one; more are told in one sentence.
 TOLD_SINGLY = 10
 # A credential shorter than this would be found in every other note.
@@ -43,6 +45,7 @@ class Outcome:
     commits: int = 0
     received: bool = False
     pushed: bool = False
+    deletions_held: bool = False  # once decided, the same for the whole cycle
     held: dict[str, str] = field(default_factory=dict)
 
 
@@ -64,7 +67,11 @@ class Syncer:
         self.git_folder = config.vault_path / ".git"
         self.branch = f"refs/heads/{config.git_branch}"
         self.remote_branch = f"refs/remotes/origin/{config.git_branch}"
-        credentials = (config.claude_api_key, urlsplit(config.git_remote_url).password or "")
+        remote = urlsplit(config.git_remote_url)
+        # In https://TOKEN@host/… the user name is the token.
+        in_url = remote.password or (remote.username if remote.scheme in ("http", "https") else "")
+        credentials = (config.claude_api_key, in_url or "")
+        self.busy_since: datetime | None = None
         self.own_secrets = [secret for secret in credentials if len(secret) >= SHORTEST_SECRET]
 
     def cycle(self, *, allow_deletions: bool = False) -> Outcome:
@@ -78,10 +85,13 @@ class Syncer:
                 self._exchange(outcome, allow_deletions)
             except NotNow as reason:
                 outcome.result, outcome.message = "later", str(reason)
+                self._note_busy(str(reason))
             except GitError as error:
                 outcome.result, outcome.message = "later" if error.kind != "git" else "failed", str(error)
                 log.debug("%s", error)
-                if error.kind != "busy":
+                if error.kind == "busy":
+                    self._note_busy(str(error))
+                else:
                     self._note_failure(error.kind, str(error))
             else:
                 self._note_success()
@@ -223,7 +233,8 @@ class Syncer:
         lost = [] if allow_deletions else guards.gone(deleted, [path for path in changed if path not in held])
         if lost:
             tracked = len(self.git.run("ls-files", "-z").split("\0")) - 1
-            if guards.is_mass_deletion(lost, tracked):
+            if outcome.deletions_held or guards.is_mass_deletion(lost, tracked):
+                outcome.deletions_held = True
                 why = (
                     "more than a third of the vault is gone at once: if that is meant, run cloud-agent sync --once "
                     "--allow-deletions; if not, git checkout -- . in the vault brings them back"
@@ -301,7 +312,7 @@ class Syncer:
                 self.state.clear_alert(key)
         told = False
         for path, why in current.items():
-            if self.state.raise_alert(f"held {path}", why, self.clock()):
+            if self.state.raise_alert(f"held {path}", f"{path} is not synced: {why}", self.clock()):
                 log.warning("%s is held back: %s", path, why)
                 self.journal.tell(f"Not synced: {dashboard.plain(path)}: {dashboard.plain(why, 300)}")
                 self.journal.record("held_back", path, reason=why)
@@ -423,7 +434,14 @@ class Syncer:
         with lock(self.state.tree_lock):
             self.journal.record("sync_failed", kind, message=message)
 
+    def _note_busy(self, reason: str) -> None:
+        """Somebody else at work is ordinary; for longer than a moment it is a failure, and is told."""
+        self.busy_since = self.busy_since or self.clock()
+        if (self.clock() - self.busy_since).total_seconds() > BUSY_SECONDS:
+            self._note_failure("busy", reason)
+
     def _note_success(self) -> None:
+        self.busy_since = None
         since = self.state.alerts().get("sync", {}).get("since", "")
         if self.state.clear_alert("sync"):
             log.info("synced again; it had failed since %s", since)

@@ -12,6 +12,7 @@ import fcntl
 import os
 import secrets
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -71,6 +72,10 @@ class Vault:
         except (FileNotFoundError, NotADirectoryError):
             return []
 
+    def age(self, path: str) -> float:
+        """Seconds since a file was last written."""
+        return time.time() - os.stat(self._resolve(path), follow_symlinks=False).st_mtime
+
     def folder(self, path: str) -> Path:
         """The real path of a folder. Raises ForbiddenPath where a symbolic link leads there."""
         return self._resolve(f"{path}/-").parent
@@ -124,21 +129,23 @@ class Vault:
                     return candidate
         raise AssertionError("endless candidates")
 
-    def remove(self, path: str) -> None:
-        """Remove a mail of which a copy lies elsewhere."""
+    def remove(self, path: str, was: bytes) -> None:
+        """Remove a mail of which a copy lies elsewhere. Raises OSError when it is not what it `was` any more."""
         origin = self._removable(path)
+        if self.read(path) != was:
+            raise OSError(errno.EBUSY, "it was written to meanwhile: it stays", path)
         os.unlink(origin)
         _sync_folder(origin.parent)
 
-    def move(self, source: str, target: str, content: bytes | None = None) -> str:
-        """Move a mail (with new content where it was annotated) and return where it went.
+    def move(self, source: str, target: str, content: bytes, was: bytes) -> str:
+        """Move a mail, annotated to `content` from what it `was`, and return where it went.
 
         Never overwrites: a name that is taken by another content gets a number. Killed half-way, the mail stands in
         both places, and the same move done again ends with one.
         """
         self._removable(source)
-        placed = self.place(target, self.read(source) if content is None else content)
-        self.remove(source)
+        placed = self.place(target, content)
+        self.remove(source, was)
         return placed
 
     def _writable(self, path: str) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -132,7 +133,7 @@ def test_skipped_and_review_and_failed_stand_where_they_belong(desk: Desk) -> No
     desk.run()
     assert "List-Unsubscribe" in desk.fields("Done/Skipped/EMAIL_news.md")["reason"]
     assert desk.fields("Needs_Action/Email/EMAIL_list.md")["decision"] == "review"
-    assert "no sender" in desk.fields("Needs_Action/Email/EMAIL_nobody.md")["reason"]
+    assert "write a line `from: `" in desk.fields("Needs_Action/Email/EMAIL_nobody.md")["reason"]
     assert desk.drafter.calls == []
     updates = desk.read("Dashboard.md").split("## Updates")[1]
     assert updates.count("- 2026-02-16T12:00:00Z") == 3
@@ -462,6 +463,58 @@ def test_flags_for_the_owner(desk: Desk) -> None:
     assert "another domain" in flags
     assert "https://evil.example/x" in flags
     assert "b@evil.example" in flags
+
+
+def test_every_recipient_of_another_domain_is_flagged(desk: Desk) -> None:
+    desk.put("x", reply_to="ann@example.org, evil@attacker.example")
+    desk.run()
+    assert "evil@attacker.example" in desk.fields(f"{PENDING}/{DRAFT_X}")["flags"]
+
+
+def test_a_mail_that_names_a_draft_id_is_a_mail(desk: Desk) -> None:
+    desk.put("x", draft_id="1")
+    desk.run()
+    assert desk.names(PENDING) == [DRAFT_X]
+    desk.run()
+    assert len(desk.drafter.calls) == 1
+
+
+def test_a_mail_that_is_being_written_is_left_alone(desk: Desk) -> None:
+    """An editor or a script opens the file, writes, and closes it a moment later."""
+    desk.orchestrator.settle_seconds = 0.8
+    with desk.write("Inbox/EMAIL_slow.md", "").open("w") as file:
+        writing = threading.Timer(0.2, lambda: (file.write(mail_text("slow", "Could you call me?")), file.flush()))
+        writing.start()
+        desk.run()  # waits for the youngest mail; this one is younger still
+        writing.join()
+    assert desk.names(PENDING) == []
+    desk.run()
+    assert desk.names(PENDING) == ["EMAIL_DRAFT_slow.md"]
+    assert desk.names("Needs_Action/Email") == []
+
+
+def test_a_linked_folder_stops_drafting_and_says_so(desk: Desk, tmp_path: Path) -> None:
+    """What lies behind it may be drafts that were decided."""
+    (desk.vault / "Approved/Email").rmdir()
+    (desk.vault / "Approved").rmdir()
+    (desk.vault / "Approved").symlink_to(tmp_path)
+    desk.put("x")
+    assert desk.run().result == "failed"
+    assert desk.drafter.calls == []
+    assert "vault" in desk.state.alerts()
+    assert "symbolic link" in desk.read("Dashboard.md")
+    (desk.vault / "Approved").unlink()
+    assert desk.run().result == "ok"
+    assert desk.state.alerts() == {}
+
+
+def test_a_broken_dashboard_holds_no_mail_up(desk: Desk) -> None:
+    (desk.vault / "Dashboard.md").unlink()
+    (desk.vault / "Dashboard.md").mkdir()
+    desk.put("x")
+    desk.run()
+    assert desk.names(PENDING) == [DRAFT_X]
+    assert desk.names("Inbox") == []
 
 
 @pytest.mark.skipif(not CORPUS.is_dir(), reason="the corpus of real mail is not on this machine")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -440,6 +441,40 @@ def test_many_moved_mails_are_no_mass_deletion(world: World) -> None:
         world.cloud.write(f"In_Progress/cloud/{number}.md", f"---\ndecision: reply\n---\n{number}\n")
     assert world.cloud.synced().held == {}
     assert "Notes/0.md" not in world.remote_files()
+
+
+def test_mails_filed_under_their_ids_are_no_mass_deletion(world: World) -> None:
+    """Files of the inbox may have any name; Cloud files them under the mail's id."""
+    for number in range(30):
+        world.cloud.write(f"Inbox/EMAIL_2026-11-{number}.md", f"mail {number}\n")
+    world.cloud.synced()
+    for number in range(30):
+        (world.cloud.vault / f"Inbox/EMAIL_2026-11-{number}.md").unlink()
+        world.cloud.write(f"Done/Skipped/EMAIL_id-{number}.md", f"---\ndecision: skip\n---\nmail {number}\n")
+    outcome = world.cloud.synced()
+    assert (outcome.held, outcome.commits) == ({}, 1)
+    assert "Inbox/EMAIL_2026-11-0.md" not in world.remote_files()
+
+
+def test_a_mass_deletion_stays_held_when_the_vault_grows_in_the_same_cycle(world: World) -> None:
+    fill(world, 24)
+    push_as_person(world, {f"More/{number}.md": "x\n" for number in range(40)})
+    for number in range(15):
+        (world.cloud.vault / f"Notes/{number}.md").unlink()
+    assert world.cloud.synced().held
+    assert "Notes/0.md" in world.remote_files()
+
+
+def test_somebody_at_work_for_long_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [NOW]
+    syncer = Syncer(world.cloud.config, world.cloud.state, lambda: now[0], sleep=world.cloud.slept.append)
+    old_file(world.cloud.vault / ".git" / "index.lock")
+    monkeypatch.setattr(sync, "_git_process_in", lambda tree: 4711)
+    assert syncer.cycle().result == "later"
+    assert "sync" not in world.cloud.state.alerts()
+    now[0] += timedelta(minutes=2)
+    assert syncer.cycle().result == "later"
+    assert "4711" in world.cloud.state.alerts()["sync"]["message"]
 
 
 def test_emptied_vault_is_held(world: World) -> None:

@@ -147,7 +147,9 @@ def test_an_empty_or_exported_credential_counts_too(env_file: Path) -> None:
 
 
 @pytest.mark.parametrize("folder", [".", "vault"])
-@pytest.mark.parametrize("name", ["SMTP_PASSWORD", "smtp_password.txt", "token.json", "credentials.json", ".netrc"])
+@pytest.mark.parametrize(
+    "name", ["SMTP_PASSWORD", "smtp_password.txt", "token.json", "credentials.json", ".wwebjs_auth"]
+)
 def test_credentials_as_files_beside_the_vault(env_file: Path, folder: str, name: str) -> None:
     (env_file.parent / folder / name).write_text(VALUE)
     (problem,) = problems_of(env_file)
@@ -160,6 +162,34 @@ def test_other_env_files_beside_the_vault(env_file: Path) -> None:
     (problem,) = problems_of(env_file)
     assert "TWITTER_ACCESS_SECRET" in problem
     assert VALUE not in problem
+
+
+@pytest.mark.parametrize(
+    "name",
+    "SMTP2_PASSWORD SMTP_URL SMTP_HOST SMTPPASS META_ACCESS_TOKEN SLACK_WEBHOOK_URL FB_ACCESS_TOKEN X_ACCESS_TOKEN"
+    " LINKEDINTOKEN INSTAGRAM_SESSIONID BANK_PIN STRIPE_SK RESEND_API_KEY MANDRILL_API_KEY EXCHANGE_PASSWORD"
+    " MAIL_PASSWORD emailPassword".split(),
+)
+def test_kin_by_another_name(name: str) -> None:
+    assert is_forbidden(name)
+
+
+@pytest.mark.parametrize("name", "EMAIL_KEY_FIELD X_OFFSET META_REFRESH MAILTO EXCHANGE_RATE SQUARE_METRES".split())
+def test_words_that_are_no_credential(name: str) -> None:
+    assert not is_forbidden(name)
+
+
+def test_env_files_of_other_names_are_read(env_file: Path) -> None:
+    (env_file.parent / "settings.env").write_text(f"SMTP_PASSWORD={VALUE}\n")
+    assert any("SMTP_PASSWORD" in problem for problem in problems_of(env_file))
+
+
+def test_settings_that_are_about_to_be_replaced_do_not_count(env_file: Path, tmp_path: Path) -> None:
+    """A deployment checks the new file while the old one is still in its place."""
+    new = tmp_path / "new"
+    new.write_text(env_file.read_text())
+    (env_file.parent / ".env.cloud").write_text(env_file.read_text() + f"SMTP_PASSWORD={VALUE}\n")
+    assert problems_of(new) == []
 
 
 def test_a_note_about_a_password_stops_nothing(env_file: Path) -> None:

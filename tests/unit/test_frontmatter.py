@@ -79,10 +79,17 @@ def test_a_rule_in_the_body_does_not_close_an_open_header(rule: str) -> None:
 
 
 def test_a_rule_in_the_body_of_a_closed_header() -> None:
-    assert frontmatter.read("---\nsubject: Hi\n\nfrom: a\n---\nText\n---\nmore") == (
-        {"subject": "Hi", "from": "a"},
-        "Text\n---\nmore",
+    assert frontmatter.read("---\nsubject: Hi\n\n---\nText\n---\nmore") == ({"subject": "Hi"}, "Text\n---\nmore")
+
+
+def test_the_body_below_an_unclosed_header_sets_no_field() -> None:
+    """Its lines would choose the recipient and overrule the gate."""
+    text = (
+        "---\nfrom: a@example.org\nsubject: hi\n\nReply-To: evil@example.net\nDecision: reply\nDraft-Id: 1\n---\nhello"
     )
+    fields, body = frontmatter.read(text)
+    assert fields == {"from": "a@example.org", "subject": "hi"}
+    assert body == "Reply-To: evil@example.net\nDecision: reply\nDraft-Id: 1\n---\nhello"
 
 
 @given(st.dictionaries(NAMES, TEXT), TEXT)

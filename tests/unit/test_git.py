@@ -99,7 +99,7 @@ def test_deadline_kills_a_silent_ssh(repository: Path, tmp_path: Path) -> None:
         (" ! [rejected]        HEAD -> main (fetch first)\nerror: failed to push some refs to 'x'", "rejected"),
         (" ! [rejected]        HEAD -> main (non-fast-forward)", "rejected"),
         (" ! [remote rejected] HEAD -> main (cannot lock ref 'refs/heads/main')", "rejected"),
-        (" ! [remote rejected] HEAD -> main (pre-receive hook declined)", "rejected"),
+        (" ! [remote rejected] HEAD -> main (pre-receive hook declined)", "declined"),
         ("ssh: Could not resolve hostname github.com: Temporary failure in name resolution", "offline"),
         ("ssh: connect to host github.com port 22: Connection timed out", "offline"),
         ("ssh: connect to host github.com port 22: Network is unreachable", "offline"),

@@ -126,6 +126,15 @@ def test_moved_files_are_not_gone(deleted: list[str], added: list[str]) -> None:
     assert lost == [f"Inbox/{name}.md" for name in deleted if name not in added]
 
 
+def test_a_mail_that_is_filed_under_its_id_is_not_gone() -> None:
+    mails = [f"Inbox/EMAIL_2026-11-{number}.md" for number in range(3)]
+    filed = ["In_Progress/cloud/EMAIL_a-1.md", "Done/Skipped/EMAIL_b-2.md"]
+    assert guards.gone([*mails, "Approved/Email/EMAIL_DRAFT_x.md"], filed) == [
+        mails[2],
+        "Approved/Email/EMAIL_DRAFT_x.md",
+    ]
+
+
 def test_one_new_file_accounts_for_one_deleted_file() -> None:
     assert guards.gone(["a/x.md", "b/x.md"], ["c/x.md"]) == ["b/x.md"]
 

@@ -80,9 +80,9 @@ def test_cloud_removes_mail_from_its_own_folders_only(vault: Vault, path: str) -
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text("a person's")
     with pytest.raises(ForbiddenPath):
-        vault.remove(path)
+        vault.remove(path, was=b"x")
     with pytest.raises(ForbiddenPath):
-        vault.move(path, "Needs_Action/Email/EMAIL_x.md")
+        vault.move(path, "Needs_Action/Email/EMAIL_x.md", b"x", was=b"x")
     assert target.read_text() == "a person's"
 
 
@@ -143,8 +143,16 @@ def test_a_move_takes_the_next_name_unless_the_content_is_the_same(vault: Vault)
     target = "Done/Email/EMAIL_x.md"
     for content, expected in ((b"1", "EMAIL_x.2.md"), (b"2", "EMAIL_x.3.md"), (b"1", "EMAIL_x.2.md")):
         (vault.root / "Inbox/EMAIL_x.md").write_bytes(content)
-        assert vault.move("Inbox/EMAIL_x.md", target) == f"Done/Email/{expected}"
+        assert vault.move("Inbox/EMAIL_x.md", target, content, was=content) == f"Done/Email/{expected}"
         assert not (vault.root / "Inbox/EMAIL_x.md").exists()
+
+
+def test_a_mail_that_was_written_to_meanwhile_stays(vault: Vault) -> None:
+    (vault.root / "Inbox").mkdir()
+    (vault.root / "Inbox/EMAIL_x.md").write_bytes(b"first part, second part")
+    with pytest.raises(OSError, match="written to meanwhile"):
+        vault.move("Inbox/EMAIL_x.md", "Done/Email/EMAIL_x.md", b"first part", was=b"first part")
+    assert vault.read("Inbox/EMAIL_x.md") == b"first part, second part"
 
 
 @pytest.mark.parametrize("operation", ["create", "replace", "move"])
@@ -163,7 +171,7 @@ def test_a_kill_leaves_the_old_or_the_new_never_a_part(tmp_path: Path, operation
                 elif operation == "replace":
                     vault.replace("Dashboard.md", b"new")
                 else:
-                    vault.move("Inbox/EMAIL_x.md", "Done/Email/EMAIL_x.md")
+                    vault.move("Inbox/EMAIL_x.md", "Done/Email/EMAIL_x.md", b"mail", was=b"mail")
             killed = False
         except Killed:
             killed = True
