@@ -7,6 +7,7 @@ BIN := .venv/bin
 SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
 # What is checked and formatted as Python.
 SOURCES := agent tests molecule benchmarks
+COMPILE := --quiet --strip-extras --allow-unsafe --no-emit-index-url --no-emit-trusted-host --no-emit-find-links
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-down test lint unit molecule bench lock clean
@@ -38,9 +39,10 @@ molecule: .venv/.installed ## The six acceptance tests on a machine that the pla
 bench: .venv/.installed ## Times, downtime and memory on the machine of a running `make demo`
 	$(BIN)/python -m benchmarks.machine
 
-lock: .venv/.installed ## Make agent/requirements.lock from agent/requirements.in
-	cd agent && CUSTOM_COMPILE_COMMAND="make lock" ../$(BIN)/pip-compile --quiet --generate-hashes --strip-extras \
-	  --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --output-file requirements.lock requirements.in
+lock: .venv/.installed ## Pin again what requirements.in and agent/requirements.in ask for
+	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile $(COMPILE) --output-file requirements.txt requirements.in
+	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile $(COMPILE) --generate-hashes \
+	  --output-file agent/requirements.lock agent/requirements.in
 
 clean: ## Remove the virtual environment and all caches
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .ansible
