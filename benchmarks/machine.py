@@ -47,7 +47,7 @@ def main() -> int:
     in_loop = statistics.median(together["warm_draft"])
     rows = [
         (
-            "inbox to draft beyond the model's latency, in the running loop, from the pass's start",
+            "inbox to draft beyond the model's latency, in the running loop, once a pass has found it",
             f"{in_loop - MODEL_LATENCY:.3f} s",
             "8 to 12 s in all",
         ),
@@ -129,7 +129,7 @@ def one_draft(name: str) -> None:
 
 
 def warm_draft(number: int) -> float:
-    """Seconds from the start of the running loop's pass, by its log, to the draft on disk."""
+    """Seconds from when the running loop's pass has found the mail, by its log, to the draft on disk."""
     name = f"{int(time.time())}-w{number}"
     draft = VAULT / "Pending_Approval/Email" / f"EMAIL_DRAFT_bench-{name}.md"
     write_mail(name)
