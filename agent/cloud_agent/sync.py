@@ -249,7 +249,7 @@ class Syncer:
         if not paths and not deleted and not merging:
             return
         if held:
-            self.git.run("reset", "--quiet", check_head(self.git))  # nothing held back stays staged by a person
+            self.git.run("reset", "--quiet")  # nothing held back stays staged by a person
             merging = False
         # A path that went away since the status is no error: --remove.
         update = ("update-index", "-z", "--add", "--remove", "--replace")
@@ -284,7 +284,7 @@ class Syncer:
 
     def _staged(self) -> tuple[list[str], list[str]]:
         """(added or moved here, changed or deleted) files of the index against HEAD."""
-        fields = self.git.run("diff", "--cached", "-z", "--name-status", "-M", check_head(self.git)).split("\0")
+        fields = self.git.run("diff", "--cached", "-z", "--name-status", "-M").split("\0")
         added: list[str] = []
         others: list[str] = []
         position = 0
@@ -447,11 +447,6 @@ class Syncer:
             log.info("synced again; it had failed since %s", since)
             with lock(self.state.tree_lock):
                 self.journal.record("sync_recovered", "sync", failed_since=since)
-
-
-def check_head(git: Git) -> str:
-    """What the index is compared with: HEAD, or the empty tree before the first commit."""
-    return "HEAD" if git.tip("HEAD") is not None else git.run("hash-object", "-t", "tree", "/dev/null").strip()
 
 
 def _printable(path: str) -> str:

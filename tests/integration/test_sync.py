@@ -292,6 +292,20 @@ def test_nothing_at_all(empty_world: World) -> None:
     assert empty_world.cloud.read("a.md") == "a\n"
 
 
+def test_a_held_back_file_in_a_folder_without_a_commit(tmp_path: Path) -> None:
+    """Nothing to unstage against yet: it must not hold up the first commit."""
+    git(tmp_path, "init", "-q", "--bare", "--initial-branch=main", str(tmp_path / "remote.git"))
+    side = Side(tmp_path / "new", str(tmp_path / "remote.git"))
+    side.write(".env", "KEY=1\n")
+    side.write("a.md", "a\n")
+    assert list(side.synced().held) == [".env"]
+    assert sorted(git(tmp_path / "remote.git", "ls-tree", "-r", "--name-only", "main").split()) == [
+        "Dashboard.md",
+        "Logs/Cloud/sync-2026-02.jsonl",
+        "a.md",
+    ]
+
+
 def test_plain_folder_becomes_a_clone(world: World) -> None:
     side = Side(world.root / "new", str(world.remote))
     side.write("Inbox/a.md", "new\n")
@@ -584,6 +598,8 @@ def test_fresh_lock_is_respected(world: World) -> None:
 def test_old_lock_of_a_living_git_is_respected(world: World) -> None:
     old_file(world.cloud.vault / ".git" / "index.lock")
     with subprocess.Popen(["git", "cat-file", "--batch"], cwd=world.cloud.vault, stdin=subprocess.PIPE) as holder:
+        while not Path(f"/proc/{holder.pid}/comm").read_text().startswith("git"):
+            time.sleep(0.01)  # a process has its program's name a moment after it was started
         outcome = world.cloud.sync()
         assert outcome.result == "later"
         assert str(holder.pid) in outcome.message
