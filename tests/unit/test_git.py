@@ -66,7 +66,8 @@ def test_deadline_kills_a_silent_remote(repository: Path, silent_server: int, sc
 
 def test_deadline_kills_a_silent_ssh(repository: Path, tmp_path: Path) -> None:
     quiet = tmp_path / "quiet-ssh"
-    quiet.write_text("#!/bin/sh\nsleep 4242 &\nwait\n")
+    seconds = f"4242.{os.getpid()}"  # this run's own
+    quiet.write_text(f"#!/bin/sh\nsleep {seconds} &\nwait\n")
     quiet.chmod(0o755)
     git = Git(repository, "cloud")
     git.environment["GIT_SSH_COMMAND"] = str(quiet)
@@ -75,7 +76,7 @@ def test_deadline_kills_a_silent_ssh(repository: Path, tmp_path: Path) -> None:
         git.run("fetch", "git@example.invalid:x/y.git", deadline=0.5)
     assert time.monotonic() - began < 5
     time.sleep(0.1)
-    assert living("sleep\x004242") == []
+    assert living(f"sleep\x00{seconds}") == []
 
 
 @pytest.mark.parametrize(
