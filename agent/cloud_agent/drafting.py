@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from datetime import date
 from typing import Literal
 
 from cloud_agent import approval, dashboard, frontmatter, gate, usage
@@ -250,7 +249,7 @@ class Orchestrator:
     def _let_mails_settle(self) -> None:
         """Wait a moment for the youngest mail; what is still younger then is left to the next pass."""
         with contextlib.suppress(OSError, ForbiddenPath):
-            names = [name for name in self.vault.names(INBOX) if name.startswith(MAIL_PREFIX)]
+            names = [name for name in self.vault.names(INBOX) if is_mail_name(name)]
             ages = [self.vault.age(f"{INBOX}/{name}") for name in names]
             young = [age for age in ages if 0 <= age < self.settle_seconds]
             if young:
@@ -519,9 +518,7 @@ class Orchestrator:
             model=answer.model,
         )
         text = approval.render(mail, to, draft, now)
-        written = self.vault.write_numbered(
-            f"{PENDING}/{mail.draft_name}", text.encode()
-        )  # numbered: never over a file
+        written = self.vault.write_numbered(f"{PENDING}/{mail.draft_name}", text.encode())  # never over a file
         self.journal.tell(self._draft_entry(mail))
         self.journal.record("draft_created", mail.email_id, draft=written, model=answer.model, to=to.to)
         log.info("draft %s", written)
@@ -543,13 +540,11 @@ class Orchestrator:
         today = self.clock().date()
         limits = []
         if self.config.budget_usd_per_day is not None:
-            limits.append(self.config.budget_usd_per_day - self._spent([today]))
+            limits.append(self.config.budget_usd_per_day - usage.spent_on([today], self.vault.read_text))
         if self.config.budget_usd_per_week is not None:
-            limits.append(self.config.budget_usd_per_week - self._spent(usage.week_of(today)))
+            week = usage.week_of(today)
+            limits.append(self.config.budget_usd_per_week - usage.spent_on(week, self.vault.read_text))
         return min(limits) if limits else None
-
-    def _spent(self, days: list[date]) -> float:
-        return sum(usage.spent(self.vault.read_text(usage.path(day))) for day in days)
 
     def _worst_case(self, mail: Mail, handbook: str) -> float | None:
         """Dollars that a call may cost at most: three bytes a token, the longest answer."""

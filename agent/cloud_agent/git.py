@@ -8,7 +8,7 @@ import shlex
 import signal
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 # GitPython looks for git when it is imported and must not fail there: our own errors say what to do.
@@ -168,6 +168,11 @@ class Git:
         """The commit of a ref, None where there is no such ref."""
         status, out, _ = self.attempt("rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}")
         return out.strip() if status == 0 else None
+
+
+def nul_ended(lines: Iterable[str]) -> bytes:
+    """Standard input for git's `-z`: names that are no UTF-8 survive."""
+    return "".join(f"{line}\0" for line in lines).encode("utf-8", "surrogateescape")
 
 
 def _finish(process: subprocess.Popen[bytes], deadline: float) -> tuple[int, bytes, bytes]:

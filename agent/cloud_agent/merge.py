@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from cloud_agent import dashboard
-from cloud_agent.git import Git
+from cloud_agent.git import Git, nul_ended
 
 EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 FILE_MODE = "100644"
@@ -64,7 +64,7 @@ def merge_trees(git: Git, base: str | None, ours: str, theirs: str) -> str:
             f"{blob.mode} {blob.oid}\t{path}" if blob is not None else f"0 {'0' * 40}\t{path}"
             for path, blob in sorted(result.items(), key=lambda item: item[1] is not None)  # removals first
         ]
-        git.run("update-index", "-z", "--index-info", stdin=_nul_ended(lines), index=index)
+        git.run("update-index", "-z", "--index-info", stdin=nul_ended(lines), index=index)
         return git.run("write-tree", index=index).strip()
 
 
@@ -122,13 +122,18 @@ def _file_against_folder(git: Git, existing: set[str], result: Changes, sides: S
     """Rename the file of each pair where one side has a file and the other a folder of that name."""
     kept = {path for path in existing if result.get(path, True) is not None}
     kept |= {path for path, blob in result.items() if blob is not None}
+    folders: set[str] = set()
+    for path in kept:
+        folder = path.rpartition("/")[0]
+        while folder and folder not in folders:
+            folders.add(folder)
+            folder = folder.rpartition("/")[0]
     moved: Changes = {}
-    for parent in {str(parent) for path in result for parent in PurePosixPath(path).parents} | result.keys():
-        if parent in kept and any(path.startswith(f"{parent}/") for path in kept):
-            blob = result.get(parent) or changes(git, EMPTY_TREE, sides[0])[parent]
-            assert blob is not None
-            moved[parent] = None
-            moved[_copy_name(git, parent, blob, sides)] = blob
+    for file in kept & folders:
+        blob = result.get(file) or changes(git, EMPTY_TREE, sides[0])[file]
+        assert blob is not None
+        moved[file] = None
+        moved[_copy_name(git, file, blob, sides)] = blob
     return moved
 
 
@@ -168,7 +173,3 @@ def _text(git: Git, blob: Blob) -> str:
 
 def _store(git: Git, content: bytes) -> str:
     return git.run("hash-object", "-w", "--stdin", stdin=content).strip()
-
-
-def _nul_ended(lines: list[str]) -> bytes:
-    return "".join(f"{line}\0" for line in lines).encode("utf-8", "surrogateescape")

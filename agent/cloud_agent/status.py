@@ -37,10 +37,8 @@ def collect(config: Config, now: datetime) -> dict[str, Any]:
         },
         "last_sync": last_sync,
         "last_sync_age_seconds": _age(last_sync, now),
-        "spent_today_usd": round(usage.spent(vault.read_text(usage.path(today))), 6),
-        "spent_this_week_usd": round(
-            sum(usage.spent(vault.read_text(usage.path(day))) for day in usage.week_of(today)), 6
-        ),
+        "spent_today_usd": round(usage.spent_on([today], vault.read_text), 6),
+        "spent_this_week_usd": round(usage.spent_on(usage.week_of(today), vault.read_text), 6),
         "alerts": alerts,
     }
 

@@ -19,8 +19,9 @@ from urllib.parse import urlsplit
 
 from cloud_agent import dashboard, guards, summary
 from cloud_agent.config import Config
-from cloud_agent.git import NETWORK_DEADLINE, Git, GitError
+from cloud_agent.git import NETWORK_DEADLINE, Git, GitError, nul_ended
 from cloud_agent.journal import Journal
+from cloud_agent.mail import shown
 from cloud_agent.merge import EMPTY_TREE, changes, conflict_name, merge_trees
 from cloud_agent.state import Clock, Result, State
 from cloud_agent.vault import Vault, lock
@@ -185,7 +186,7 @@ class Syncer:
                 aside = self.git_folder / "cloud-agent-aside" / name[:200]
                 aside.parent.mkdir(exist_ok=True)
                 aside.write_bytes(content)
-                log.warning("%s had conflict markers: it lies in %s now", _printable(path), _printable(str(aside)))
+                log.warning("%s had conflict markers: it lies in %s now", shown(path), shown(str(aside)))
                 stage = "2" if "2" in present else "3"
                 self.git.run("checkout-index", "--force", f"--stage={stage}", "--", path)
         return settled
@@ -254,15 +255,16 @@ class Syncer:
         # A path that went away since the status is no error: --remove.
         update = ("update-index", "-z", "--add", "--remove", "--replace")
         if deleted:
-            self.git.run(*update, "--force-remove", "--stdin", stdin=_nul_ended(deleted))
+            self.git.run(*update, "--force-remove", "--stdin", stdin=nul_ended(deleted))
         if paths:
-            self.git.run(*update, "--stdin", stdin=_nul_ended(paths))
+            self.git.run(*update, "--stdin", stdin=nul_ended(paths))
         added, others = self._staged()
         if not added and not others and not merging:
             return
-        self.git.run("commit", "--quiet", "--no-verify", "-m", summary.message(self.config.agent_name, added, others))
+        message = summary.message(self.config.agent_name, added, others)
+        self.git.run("commit", "--quiet", "--no-verify", "-m", message)
         outcome.commits += 1
-        log.info("committed: %s", summary.message(self.config.agent_name, added, others))
+        log.info("committed: %s", message)
 
     def _status(self) -> tuple[list[str], list[str]]:
         """(new or changed files, deleted files)."""
@@ -302,7 +304,7 @@ class Syncer:
         """Tell once of each file that is held back; True when the Dashboard was written."""
         by_reason: dict[str, list[str]] = {}
         for path, why in held.items():
-            by_reason.setdefault(why, []).append(_printable(path))
+            by_reason.setdefault(why, []).append(shown(path))
         for why, paths in by_reason.items():
             if len(paths) > TOLD_SINGLY:
                 by_reason[why] = [f"{paths[0]} and {len(paths) - 1} more"]
@@ -405,7 +407,7 @@ class Syncer:
             kept = conflict_name(way, self.config.agent_name, oid) + path[len(way) :]
             (self.vault.root / kept).parent.mkdir(parents=True, exist_ok=True)
             os.rename(file, self.vault.root / kept)
-            log.warning("%s is in the way of the remote's: it is %s now", _printable(path), _printable(kept))
+            log.warning("%s is in the way of the remote's: it is %s now", shown(path), shown(kept))
             if link:  # what lay below it is not deleted
                 self.git.attempt("checkout-index", "--all", "--quiet")
             cleared = True
@@ -447,15 +449,6 @@ class Syncer:
             log.info("synced again; it had failed since %s", since)
             with lock(self.state.tree_lock):
                 self.journal.record("sync_recovered", "sync", failed_since=since)
-
-
-def _printable(path: str) -> str:
-    """A path for people and for JSON: bytes that are no UTF-8 are replaced."""
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-
-
-def _nul_ended(paths: list[str]) -> bytes:
-    return "".join(f"{path}\0" for path in paths).encode("utf-8", "surrogateescape")
 
 
 def _git_process_in(tree: Path) -> int | None:

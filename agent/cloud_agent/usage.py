@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import cache
@@ -68,6 +69,11 @@ def cost(model: str, usage: Usage, day: date) -> float | None:
 def spent(text: str) -> float:
     """The sum of a day's table, US dollars."""
     return sum(float(match[1]) for line in text.splitlines() if (match := _COST.search(line)))
+
+
+def spent_on(days: Iterable[date], read: Callable[[str], str]) -> float:
+    """US dollars spent on these days; `read` gives the text of a note of the vault, "" where there is none."""
+    return sum(spent(read(path(day))) for day in days)
 
 
 def week_of(day: date) -> list[date]:
