@@ -20,24 +20,14 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from cloud_agent import dashboard
-from cloud_agent.git import Git, nul_ended
+from cloud_agent.git import Blob, Git, nul_ended
 
 EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 FILE_MODE = "100644"
 LONGEST_NAME = 255  # bytes, on every file system that a vault lies on
-
-
-@dataclass(frozen=True)
-class Blob:
-    """A file in a tree: its mode and the id of its content."""
-
-    mode: str
-    oid: str
-
 
 Changes = dict[str, Blob | None]  # path -> the new file, None where it was deleted
 
