@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+T = TypeVar("T")
 
 PATH = "Dashboard.md"
 HEADING = "## Updates"
+TITLE = "# Dashboard"
 MAX_ENTRIES = 50
+# An entry as the agents write it, with the machine's time.
+_ENTRY = re.compile(r"- \d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z ")
 
 
 def add_entries(text: str, entries: Sequence[str]) -> str:
@@ -24,26 +31,108 @@ def add_entries(text: str, entries: Sequence[str]) -> str:
     return joined.replace("\n", "\r\n") if "\r\n" in text else joined
 
 
-def merge(cloud: str, local: str) -> str:
-    """Join two versions: Cloud's section, everything else from Local."""
-    before, _, after = split(local)
-    _, section, _ = split(cloud)
-    return join(before, section, after)
+def merge(base: str | None, cloud: str, local: str) -> str:
+    """Join two versions of the note. `base` is what both come from, None where there is no such version.
+
+    | part                                       | becomes
+    | ---                                        | ---
+    | entries (`- 2026-02-16T10:00:00Z …`)       | those of both sides, newest first, MAX_ENTRIES at most; what a side
+    |                                            | removed since the base stays removed
+    | the other lines of `## Updates`            | the side's that changed them; both, or no base: Cloud's
+    | what stands before the section, and after  | the side's that changed it; both, or no base: Local's
+    | the line ending                            | likewise
+    """
+    was = None if base is None else _parts(base)
+    here, there = _parts(cloud), _parts(local)
+    before, after = _rest(was, here, there)
+    # A side without the heading says nothing about the section: it is left as it was.
+    old = was.section if was is not None else None
+    clouds = _first(here.section, old, there.section)
+    locals_ = _first(there.section, old, here.section)
+    entries = _united(old, clouds, locals_)
+    others = _changed(None if was is None else _others(old or ""), _others(clouds), _others(locals_))
+    # Code fences of two versions can pair up over our heading: then less is taken from two versions.
+    for (first, last), (above, below) in (
+        ((before, after), others),
+        ((there.before, there.after), _others(clouds)),
+        ((there.before, there.after), ([], [])),
+    ):
+        section = "\n".join([*above, *entries, *below]).strip("\n")
+        text = join(first, section, last)
+        if split(text) == (first or TITLE, section, last):
+            break
+    crlf = _changed(None if base is None else "\r\n" in base, "\r\n" in local, "\r\n" in cloud)
+    return text.replace("\n", "\r\n") if crlf else text
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """A note by section; `section` is None where the heading is missing."""
+
+    before: str
+    section: str | None
+    after: str
+
+    def rest(self) -> str:
+        return "\n\n".join(part for part in (self.before, self.after) if part)
+
+
+def _first(*sections: str | None) -> str:
+    return next((section for section in sections if section is not None), "")
+
+
+def _entries(section: str) -> list[str]:
+    return [line for line in section.split("\n") if _ENTRY.match(line)]
+
+
+def _others(section: str) -> tuple[list[str], list[str]]:
+    """The section's lines that are no entries: those above the first entry, and the rest."""
+    lines = section.split("\n") if section else []
+    first = next((number for number, line in enumerate(lines) if _ENTRY.match(line)), len(lines))
+    return lines[:first], [line for line in lines[first:] if not _ENTRY.match(line)]
+
+
+def _changed(base: T | None, preferred: T, other: T) -> T:
+    """The one that is not as it was; `preferred` where neither is."""
+    return other if preferred == base else preferred
+
+
+def _rest(was: _Parts | None, cloud: _Parts, local: _Parts) -> tuple[str, str]:
+    """(before the section, after it)."""
+    if was is None:
+        return local.before, local.after
+    if all(parts.section is not None for parts in (was, cloud, local)):
+        return _changed(was.before, local.before, cloud.before), _changed(was.after, local.after, cloud.after)
+    # Without its heading a note has no before and after: it is taken whole.
+    unchanged = local.rest() == was.rest()
+    chosen = cloud if unchanged and (cloud.rest() != was.rest() or local.section is None) else local
+    return chosen.before, chosen.after
+
+
+def _united(was: str | None, cloud: str, local: str) -> list[str]:
+    """The entries of both sides without those that a side removed."""
+    here, there = _entries(cloud), _entries(local)
+    removed = set(_entries(was or "")) - (set(here) & set(there))
+    united = dict.fromkeys(entry for entry in [*here, *there] if entry not in removed)
+    return sorted(united, key=lambda entry: entry.split(" ")[1], reverse=True)[:MAX_ENTRIES]
 
 
 def split(text: str) -> tuple[str, str, str]:
     """(before the section, its content without the heading, what follows it). Headings in code blocks are text."""
+    parts = _parts(text)
+    return parts.before, parts.section or "", parts.after
+
+
+def _parts(text: str) -> _Parts:
     text = text.replace("\r\n", "\n")
     lines = text.split("\n")
     code = _code_lines(lines)
     start = next((number for number, line in enumerate(lines) if number not in code and line.rstrip() == HEADING), None)
-    end = None
-    if start is not None:
-        after = range(start + 1, len(lines))
-        end = next((number for number in after if number not in code and re.match(r"#{1,2} ", lines[number])), None)
     if start is None:
-        return text.rstrip("\n"), "", ""
-    return (
+        return _Parts(text.rstrip("\n"), None, "")
+    after = range(start + 1, len(lines))
+    end = next((number for number in after if number not in code and re.match(r"#{1,2} ", lines[number])), None)
+    return _Parts(
         "\n".join(lines[:start]).rstrip("\n"),
         "\n".join(lines[start + 1 : end]).strip("\n"),
         "\n".join(lines[end:]).strip("\n") if end is not None else "",
@@ -65,7 +154,7 @@ def _code_lines(lines: Sequence[str]) -> set[int]:
 
 
 def join(before: str, section: str, after: str) -> str:
-    parts = [before or "# Dashboard", f"{HEADING}\n\n{section}".rstrip("\n"), after]
+    parts = [before or TITLE, f"{HEADING}\n\n{section}".rstrip("\n"), after]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
