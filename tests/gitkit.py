@@ -114,7 +114,7 @@ class Side:
         self.env_file.chmod(0o600)
 
     def syncer(self) -> Syncer:
-        return Syncer(self.config, self.state, lambda: NOW, sleep=self.slept.append)
+        return Syncer(self.config, self.state, lambda: NOW, sleep=self.slept.append, jitter=lambda: 0.5)
 
     def sync(self, *, allow_deletions: bool = False) -> Outcome:
         return self.syncer().cycle(allow_deletions=allow_deletions)

@@ -78,7 +78,7 @@ class Claude:
         api_key: str,
         model: str,
         base_url: str | None = None,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self.model = model
         self.sleep = sleep

@@ -6,7 +6,6 @@ import argparse
 import json
 import logging
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from datetime import datetime
@@ -132,7 +131,7 @@ def _sync(settings: config.Config, *, once: bool, allow_deletions: bool) -> int:
     from cloud_agent.sync import Syncer
 
     state = State(settings.state_path)
-    syncer = Syncer(settings, state, utc_now, sleep=signals.sleep)
+    syncer = Syncer(settings, state, utc_now, sleep=signals.sleep, watching=not once, stopping=signals.stop.is_set)
     statuses: list[int] = []
 
     def step(cycle: int) -> None:
@@ -159,14 +158,9 @@ def _sync(settings: config.Config, *, once: bool, allow_deletions: bool) -> int:
 
 
 def _sync_now(settings: config.Config) -> int:
-    pid = State(settings.state_path).read_beat("sync").get("pid")
-    if not status.is_loop_process(pid, "sync"):
-        print("cloud-agent: no sync loop is running: start it (pm2 start git_sync_cloud), or use sync --once")
-        return EX_TEMPFAIL
-    try:
-        os.kill(pid, signal.SIGUSR1)
-    except (ProcessLookupError, PermissionError) as error:
-        print(f"cloud-agent: the sync loop (process {pid}) cannot be asked: {error.strerror}; run this as its user")
+    fault = status.ask_for_cycle(State(settings.state_path))
+    if fault:
+        print(f"cloud-agent: {fault}")
         return EX_TEMPFAIL
     return EX_OK
 

@@ -40,13 +40,16 @@ class Journal:
 
     def record(self, action: str, target: str, **parameters: str) -> None:
         """Append one decision, a file a month."""
-        now = self.clock()
         line = {
-            "timestamp": iso(now),
+            "timestamp": iso(self.clock()),
             "actor": self.agent,
             "action_type": action,
             "target": shown(target),
             "parameters": {key: shown(value) for key, value in parameters.items()},
         }
         content = json.dumps(line, ensure_ascii=False).encode() + b"\n"
-        self.vault.append(f"{AUDIT}/{self.log}-{now:%Y-%m}.jsonl", content)
+        self.vault.append(self.path(), content)
+
+    def path(self) -> str:
+        """This month's file."""
+        return f"{AUDIT}/{self.log}-{self.clock():%Y-%m}.jsonl"

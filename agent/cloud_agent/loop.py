@@ -45,9 +45,9 @@ class Signals:
         self.stop.set()
         self._wake.set()
 
-    def sleep(self, seconds: float) -> None:
-        """A back-off that a stop cuts short."""
-        self.stop.wait(seconds)
+    def sleep(self, seconds: float) -> bool:
+        """A back-off that a stop cuts short; True when it did."""
+        return self.stop.wait(seconds)
 
     def wait(self, seconds: float) -> None:
         """Wait, but no longer than until something is asked of us."""

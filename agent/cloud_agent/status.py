@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -9,7 +11,7 @@ from typing import Any, TypeGuard
 from cloud_agent import usage
 from cloud_agent.config import Config
 from cloud_agent.state import State
-from cloud_agent.vault import INBOX, NEEDS_ACTION, PENDING, Vault
+from cloud_agent.vault import INBOX, LOCAL, NEEDS_ACTION, PENDING, Vault
 
 # A beat may be late by one more interval and the longest step before the loop counts as not living.
 _GRACE_SECONDS = 180.0
@@ -23,11 +25,13 @@ def collect(config: Config, now: datetime) -> dict[str, Any]:
         name: _loop(name, state.read_beat(name), interval, now)
         for name, interval in (("draft", config.draft_interval_seconds), ("sync", config.sync_interval_seconds))
     }
+    # On the owner's own machine nothing need draft.
+    judged = [loop for name, loop in loops.items() if loop["finished"] or config.agent_name != LOCAL or name == "sync"]
     last_sync = loops["sync"].get("succeeded") or None
     today = now.date()
     alerts = [{"key": key, **alert} for key, alert in sorted(state.alerts().items())]
     return {
-        "healthy": all(loop["alive"] and loop["result"] == "ok" for loop in loops.values()) and not alerts,
+        "healthy": all(loop["alive"] and loop["result"] == "ok" for loop in judged) and not alerts,
         "loops": loops,
         "queues": {
             "inbox": len([name for name in vault.names(INBOX) if name.startswith("EMAIL_")]),
@@ -75,6 +79,18 @@ def is_loop_process(pid: object, loop: str) -> TypeGuard[int]:
         return False
     ours = any(b"cloud-agent" in word or b"cloud_agent" in word for word in words)
     return ours and loop.encode() in words and b"--once" not in words
+
+
+def ask_for_cycle(state: State) -> str:
+    """Have the running sync loop start a cycle at once (SIGUSR1). Returns why it cannot be asked, "" when it was."""
+    pid = state.read_beat("sync").get("pid")
+    if not is_loop_process(pid, "sync"):
+        return "no sync loop is running: start it (pm2 start git_sync_cloud), or use sync --once"
+    try:
+        os.kill(pid, signal.SIGUSR1)
+    except (ProcessLookupError, PermissionError) as error:
+        return f"the sync loop (process {pid}) cannot be asked: {error.strerror}; run this as its user"
+    return ""
 
 
 def _loop(name: str, beat: dict[str, Any], interval: float, now: datetime) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from cloud_agent import sync
+from cloud_agent import mend
 
 from tests.gitkit import PLAIN, Side, World, git
 
@@ -101,7 +101,7 @@ def test_storm(world: World, seed: int, monkeypatch: pytest.MonkeyPatch) -> None
         kill_at_random(author.side, dice)
         author.act()
     time.sleep(0.3)  # gits that outlived their parent
-    monkeypatch.setattr(sync, "STALE_LOCK_SECONDS", 0.0)  # the locks that are left are nobody's
+    monkeypatch.setattr(mend, "STALE_LOCK_SECONDS", 0.0)  # the locks that are left are nobody's
     committed = {line for side in (world.cloud, world.local) for line in lines_of_history(side)}
     world.converge()
     present = {line for text in world.remote_files().values() for line in text.splitlines()}
