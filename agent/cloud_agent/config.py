@@ -14,6 +14,8 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 
+from cloud_agent.vault import LOCAL
+
 DEFAULT_MODEL = "claude-sonnet-5-5"
 
 # Whatever could send or pay. The ten names that DESIGN §4 lists, and their kin: the name of a service that sends,
@@ -79,6 +81,7 @@ class Config:
     state_path: Path
     budget_usd_per_day: float | None
     budget_usd_per_week: float | None
+    claim: bool = False
 
     def __repr__(self) -> str:
         return f"Config(vault_path={str(self.vault_path)!r}, agent_name={self.agent_name!r})"  # never a secret
@@ -136,6 +139,9 @@ def inspect(env_file: Path, environ: Mapping[str, str]) -> tuple[Config | None, 
     agent_name = reader.text("AGENT_NAME", "cloud")
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,31}", agent_name):
         problems.append("AGENT_NAME is not a short name of lower-case letters, digits and '-': e.g. AGENT_NAME=cloud")
+    claim = reader.flag("CLAIM")
+    if claim and agent_name == LOCAL:
+        problems.append("CLAIM=yes is for agents, and AGENT_NAME=local is the owner: e.g. AGENT_NAME=cloud-2")
     branch = reader.text("GIT_BRANCH", "main")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/-]*", branch):
         problems.append("GIT_BRANCH is not a branch name: e.g. GIT_BRANCH=main")
@@ -168,6 +174,7 @@ def inspect(env_file: Path, environ: Mapping[str, str]) -> tuple[Config | None, 
         sync_interval_seconds=sync_interval,
         budget_usd_per_day=budget_day,
         budget_usd_per_week=budget_week,
+        claim=claim,
     )
     return config, problems
 
@@ -281,6 +288,12 @@ class _Reader:
             self.problems.append(f"{name} is not a number of at least {least:g}: e.g. {name}={default:g}")
             return default
         return value
+
+    def flag(self, name: str) -> bool:
+        text = self.values.get(name, "").strip().lower()
+        if text not in ("", "yes", "no", "true", "false", "1", "0"):
+            self.problems.append(f"{name} is neither yes nor no: e.g. {name}=yes")
+        return text in ("yes", "true", "1")
 
     def budget(self, name: str) -> float | None:
         return self.number(name, 0, 0) if self.values.get(name, "").strip() else None

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from cloud_agent import approval, dashboard, frontmatter, gate, usage
 from cloud_agent.claude import MAX_TOKENS, Answer, Drafter, Refused, TryLater, Unanswerable
@@ -40,6 +40,7 @@ from cloud_agent.state import Clock, Result, State
 from cloud_agent.vault import (
     DONE,
     HANDBOOK,
+    IN_PROGRESS,
     INBOX,
     NEEDS_ACTION,
     PENDING,
@@ -50,6 +51,9 @@ from cloud_agent.vault import (
     lock,
 )
 
+if TYPE_CHECKING:
+    from cloud_agent.claim import Claims
+
 log = logging.getLogger("cloud_agent.draft")
 
 MAX_TRIES = 3
@@ -58,6 +62,12 @@ TASK = "email_draft"
 SETTLE_SECONDS = 1.0
 NO_SENDER = "it names nobody that can be replied to: write a line `from: ` between two lines `---` at its top"
 ANNOTATIONS = ("decision", "reason", "drafted_as")
+# From then on a mail that another agent claimed and has not drafted is an alert. Its age is that of the file in this
+# clone: the time since this agent learned of the claim.
+HELD_SECONDS = 3600.0
+
+Place = Literal["inbox", "in progress", "needs action"]
+Copy = Literal["none", "identical", "same", "different"]
 
 
 @dataclass(frozen=True)
@@ -75,37 +85,41 @@ LEAVE = Do("leave")
 
 def decide(
     mail: Mail,
-    place: Literal["inbox", "in progress", "needs action"],
+    place: Place,
     draft: DraftState | None,
-    copy: Literal["none", "identical", "same", "different"],
+    copy: Copy,
     in_progress: str,
 ) -> Do:
     """Decide about one mail. Pure.
 
-    | the mail lies in | its draft | another file of its id   | then
-    | inbox            | any       | identical                | drop this one: a move was cut off, nothing is lost
-    | inbox            | any       | the same mail            | Done/Skipped
-    | inbox            | any       | a different mail         | Needs_Action: the id is taken
-    | inbox            | waits     | none                     | In_Progress
-    | inbox            | decided   | none                     | Done/Email
-    | inbox            | none      | none, was drafted before | Needs_Action: its draft is gone
-    | inbox            | none      | none                     | the gate decides; a person who put it back overrules it
-    | in progress      | waits     |                          | leave
-    | in progress      | decided   |                          | Done/Email
-    | in progress      | none      |                          | Needs_Action: its draft is gone
-    | needs action     | waits     | (only a drafted mail)    | In_Progress: the draft came back
-    | needs action     | decided   | (only a drafted mail)    | Done/Email
+    A mail is open in the inbox, and in our folder of In_Progress as long as it was never drafted: it is claimed there.
+
+    | the mail lies in     | its draft | another file of its id   | then
+    | open                 | any       | identical                | drop this one: nothing is lost
+    | open                 | any       | the same mail            | Done/Skipped
+    | open                 | any       | a different mail         | Needs_Action: the id is taken
+    | open                 | waits     | none                     | In_Progress
+    | open                 | decided   | none                     | Done/Email
+    | inbox                | none      | none, was drafted before | Needs_Action: its draft is gone
+    | open                 | none      | none                     | the gate decides, or the person who put it back
+    | in progress, drafted | any       | identical                | drop this one: another agent has it, or Done/Email
+    | in progress, drafted | waits     |                          | leave
+    | in progress, drafted | decided   |                          | Done/Email
+    | in progress, drafted | none      |                          | Needs_Action: its draft is gone
+    | needs action         | waits     | (only a drafted mail)    | In_Progress: the draft came back
+    | needs action         | decided   | (only a drafted mail)    | Done/Email
     """
     drafted = bool(mail.fields.get("drafted_as"))
+    is_open = place == "inbox" or (place == "in progress" and not drafted)
     if place == "needs action" and (draft is None or not drafted):
         return LEAVE
-    if place == "in progress" and draft == "pending":
-        return LEAVE
-    if place == "inbox" and copy == "identical":
+    if place != "needs action" and copy == "identical":
         return Do("drop", reason="an identical file was already taken in")
-    if place == "inbox" and copy == "same":
+    if place == "in progress" and drafted and draft == "pending":
+        return LEAVE
+    if is_open and copy == "same":
         return Do("move", SKIPPED, "skip", "this mail was taken in before")
-    if place == "inbox" and copy == "different":
+    if is_open and copy == "different":
         return Do(
             "move",
             NEEDS_ACTION,
@@ -116,7 +130,7 @@ def decide(
         return Do("move", in_progress, "reply", "its draft waits for a decision")
     if draft == "decided":
         return Do("move", DONE, "reply", "its draft was decided")
-    if drafted or place == "in progress":
+    if drafted:
         return Do(
             "move",
             NEEDS_ACTION,
@@ -158,12 +172,18 @@ class BudgetReached(Exception):
 class Report:
     """What one pass did. `result` and `message` go into the beat."""
 
+    claimed: int = 0
     answered: int = 0
     drafted: int = 0
     moved: int = 0
     refused: bool = False
+    unavailable: bool = False  # Claude could not be used for a mail that it might answer later
     result: Result = "ok"
     message: str = ""
+
+    def later(self, message: str) -> None:
+        if self.result == "ok":
+            self.result, self.message = "later", message
 
 
 @dataclass
@@ -209,6 +229,13 @@ class Orchestrator:
         self.vault = Vault(config.vault_path, config.agent_name)
         self.index = Index(self.vault)
         self.journal = Journal(self.vault, config.agent_name, "audit", clock)
+        self.claims: Claims | None = None
+        if config.claim:
+            from cloud_agent.claim import Claims
+
+            self.claims = Claims(config, state, clock, self.stop)
+        # Claude answered nothing the last time: what is claimed already is enough to find out when it does again.
+        self.stuck = False
         # Answers that were paid for and could not be written down, by mail: a broken disk must not cost money for ever.
         self.unwritten: Counter[str] = Counter()
 
@@ -220,11 +247,16 @@ class Orchestrator:
             with lock(self.state.tree_lock):
                 if not self._look(report):
                     return report
-                self._settle_open_mails(report)
-                to_draft = self._sort_inbox(report)
+                claimed = self._settle_open_mails(report)
+                with self._isolated(IN_PROGRESS, report):
+                    self._tell_held()
+                to_draft = self._sort_inbox(claimed, report)
+            waiting = bool(to_draft)
+            if self.claims is not None and to_draft:
+                to_draft = self._confirmed(self.claims, to_draft, report)
             if to_draft:
                 self._draft_all(to_draft, report)
-            else:
+            elif not waiting:
                 self.state.clear_alert("budget")  # nothing waits for it
             if report.answered and report.result == "ok":
                 cleared = [self.state.clear_alert(key) for key in ("drafting", "budget")]
@@ -269,7 +301,10 @@ class Orchestrator:
 
     # -- what needs no model ---------------------------------------------------------------------------------------
 
-    def _settle_open_mails(self, report: Report) -> None:
+    def _settle_open_mails(self, report: Report) -> dict[str, tuple[str, Mail]]:
+        """Carry out what was decided about mails that were taken in; return those that are claimed and not drafted,
+        by mail id."""
+        claimed: dict[str, tuple[str, Mail]] = {}
         places: tuple[tuple[Literal["in progress", "needs action"], str], ...] = (
             ("in progress", self.vault.in_progress),
             ("needs action", NEEDS_ACTION),
@@ -277,19 +312,25 @@ class Orchestrator:
         for place, folder in places:
             for note in self.index.mails_in(folder):
                 draft = self.index.draft_state(note.slug)
-                if draft == "pending" if place == "in progress" else draft is None:
+                waits = note.drafted and draft == "pending" and self.index.holder(note.slug) == note
+                if waits if place == "in progress" else draft is None:
                     continue  # nothing to do, whatever the mail says: it need not be read
                 try:
                     mail = parse(note.path.rpartition("/")[2], self.vault.read(note.path))
                 except (OSError, UnreadableMail):
                     continue  # a person is looking after it already
-                do = decide(mail, place, draft, "none", self.vault.in_progress)
                 with self._isolated(note.path, report):
-                    self._carry_out(do, note.path, mail, report)
+                    do = self._decide(note.path, mail, place)
+                    if do.what == "draft":
+                        claimed.setdefault(mail.slug, (note.path, mail))
+                    else:
+                        self._carry_out(do, note.path, mail, report)
+        return claimed
 
-    def _sort_inbox(self, report: Report) -> list[tuple[str, Mail]]:
-        """Carry out what needs no call; return the mails that need one, one a mail id."""
+    def _sort_inbox(self, claimed: dict[str, tuple[str, Mail]], report: Report) -> list[tuple[str, Mail]]:
+        """Carry out what needs no call; return the mails that need one, one a mail id, `claimed` ones first."""
         to_draft: dict[str, tuple[str, Mail]] = {}
+        may_claim = not (self.stuck and claimed)
         unreadable: dict[str, OSError] = {}
         for name in self.vault.names(INBOX):
             if not is_mail_name(name):
@@ -309,21 +350,30 @@ class Orchestrator:
                     continue
                 if mail.slug in to_draft:
                     continue  # its twin is drafted first; the next pass knows what to do with this one
-                do = self._decide_in_inbox(path, mail)
-                if do.what == "draft":
-                    to_draft[mail.slug] = (path, mail)
-                else:
+                do = self._decide(path, mail, "inbox")
+                if do.what != "draft":
                     self._carry_out(do, path, mail, report)
+                elif self.claims is None:
+                    to_draft[mail.slug] = (path, mail)
+                elif may_claim:
+                    claimed[mail.slug] = self._claim(path, raw, mail, report)
         with self._isolated(INBOX, report):
             self._tell_unreadable(unreadable)
-        return list(to_draft.values())
+        return [*claimed.values(), *to_draft.values()]
 
-    def _decide_in_inbox(self, path: str, mail: Mail) -> Do:
-        draft, copy = self.index.draft_state(mail.slug), self._copy_of(path, mail)
-        return decide(mail, "inbox", draft, copy, self.vault.in_progress)
+    def _decide(self, path: str, mail: Mail, place: Place) -> Do:
+        copy = "none" if place == "needs action" else self._copy_of(path, mail, place)
+        return decide(mail, place, self.index.draft_state(mail.slug), copy, self.vault.in_progress)
 
-    def _copy_of(self, path: str, mail: Mail) -> Literal["none", "identical", "same", "different"]:
-        others = self.index.mails.get(mail.slug, ())
+    def _copy_of(self, path: str, mail: Mail, place: Place) -> Copy:
+        """How the other files under the mail's id relate to it: in the inbox all of them; of a mail in progress the one
+        that has the id (`Index.holder`), and an identical one that a cut-off move left behind."""
+        others = [note for note in self.index.mails.get(mail.slug, ()) if note.path != path]
+        rivals = others
+        if place == "in progress":
+            holder = self.index.holder(mail.slug)
+            rivals = [note for note in others if note == holder]
+            others = [*rivals, *(note for note in others if note.path.startswith((NEEDS_ACTION, SKIPPED)))]
         if not others:
             return "none"
         text = decode(self.vault.read(path))
@@ -333,7 +383,29 @@ class Orchestrator:
             noted = {key: fields[key] for key in ANNOTATIONS if key in fields}
             if other_text in (text, frontmatter.annotate(text, noted)):
                 return "identical"
-        return "same" if any(other.fingerprint == mail.fingerprint() for other in others) else "different"
+        if not rivals:
+            return "none"
+        return "same" if any(other.fingerprint == mail.fingerprint() for other in rivals) else "different"
+
+    def _claim(self, path: str, raw: bytes, mail: Mail, report: Report) -> tuple[str, Mail]:
+        """Move a mail, and change nothing in it, to our folder: under its id, so that two claims are seen by name."""
+        target = self.vault.move(path, f"{self.vault.in_progress}/{MAIL_PREFIX}{mail.slug}.md", raw, was=raw)
+        self.index.moved(path, target, mail, drafted=False)
+        self.journal.record("mail_claimed", mail.email_id, to=target)
+        log.info("%s -> %s (claimed)", path, target)
+        report.claimed += 1
+        return target, parse(target.rpartition("/")[2], raw)
+
+    def _confirmed(self, claims: Claims, mails: list[tuple[str, Mail]], report: Report) -> list[tuple[str, Mail]]:
+        """Those that may be drafted: the remote has our claim of them. Asks the sync loop for a cycle, and waits."""
+        proven, why = claims.confirm(path for path, _ in mails)
+        waiting = [path for path, _ in mails if path not in proven and self.vault.exists(path)]  # the others are lost
+        if waiting:
+            mails_said = f"{len(waiting)} mail{'' if len(waiting) == 1 else 's'}"
+            message = f"{mails_said} claimed and not yet confirmed by the remote: {why}"
+            report.later(message)
+            log.warning("%s", message)
+        return [(path, mail) for path, mail in mails if path in proven]
 
     def _carry_out(self, do: Do, path: str, mail: Mail, report: Report) -> None:
         """Do what was decided about a mail that needs no call. Runs under the tree lock."""
@@ -361,7 +433,7 @@ class Orchestrator:
                 f"{dashboard.plain(shown(mail.sender), 80)}: {dashboard.plain(do.reason, 300)}"
             )
         target = self.vault.move(path, f"{do.folder}/{MAIL_PREFIX}{mail.slug}.md", encode(text), was=raw)
-        self.index.moved(path, target, mail)
+        self.index.moved(path, target, mail, drafted="drafted_as" in noted)
         self.journal.record("mail_moved", mail.email_id, to=target, decision=do.decision, reason=do.reason)
         log.info("%s -> %s (%s)", path, target, do.reason)
 
@@ -389,14 +461,37 @@ class Orchestrator:
         report.moved += 1
 
     def _tell_unreadable(self, files: dict[str, OSError]) -> None:
-        """Raise an alert for each file of the inbox that cannot be opened, and clear those of an earlier pass."""
-        for path, error in files.items():
-            message = f"{path} cannot be opened ({error.strerror}): give it to this user, e.g. with chown and chmod"
-            if self.state.raise_alert(f"file {path}", message, self.clock()):
+        """Raise an alert for each file of the inbox that cannot be opened."""
+        self._tell_each(
+            "file",
+            {
+                path: f"{path} cannot be opened ({error.strerror}): give it to this user, e.g. with chown and chmod"
+                for path, error in files.items()
+            },
+        )
+
+    def _tell_held(self) -> None:
+        """Raise an alert for each mail that another agent has held for long without a draft. It is not taken over: the
+        agent may come back with a draft that it could not push."""
+        held = {}
+        for note in self.index.claims_of_others():
+            agent = note.path.split("/")[1]
+            with contextlib.suppress(OSError, ForbiddenPath):  # it went away
+                if self.vault.age(note.path) > HELD_SECONDS:
+                    held[note.path] = (
+                        f"{note.path} has been claimed by {agent} for more than an hour and has no draft: "
+                        f"if {agent} is not running any more, move the file back to {INBOX}/"
+                    )
+        self._tell_each("claim", held)
+
+    def _tell_each(self, kind: str, messages: dict[str, str]) -> None:
+        """Raise an alert for each path, tell each once, and clear those of an earlier pass."""
+        for path, message in messages.items():
+            if self.state.raise_alert(f"{kind} {path}", message, self.clock()):
                 log.warning("%s", message)
                 self.journal.tell(f"{dashboard.plain(shown(message), 300)}")
         for key in self.state.alerts():
-            if key.startswith("file ") and key.removeprefix("file ") not in files:
+            if key.startswith(f"{kind} ") and key.removeprefix(f"{kind} ") not in messages:
                 self.state.clear_alert(key)
 
     # -- what needs the model --------------------------------------------------------------------------------------
@@ -416,13 +511,14 @@ class Orchestrator:
             for future in done:
                 self._finish(*futures[future], future, handbook, report)
         if waiting:
-            # Asked to stop: calls in hand may still end; their mails stay in the inbox otherwise.
+            # Asked to stop: calls in hand may still end; their mails stay where they are otherwise.
             report.result, report.message = "later", "the pass was stopped before its end"
             halt.set()
             done, _ = wait(waiting, timeout=15)
             for future in done:
                 self._finish(*futures[future], future, handbook, report)
         pool.shutdown(wait=False, cancel_futures=True)
+        self.stuck = report.unavailable and not report.answered
 
     def _call(self, mail: Mail, handbook: str, budget: Budget, halt: threading.Event) -> Answer | None:
         """One call, in a thread of the pool. None when the pass was halted before it."""
@@ -451,15 +547,18 @@ class Orchestrator:
         try:
             answer = future.result()
         except TryLater as error:
+            report.unavailable = True
             report.result = "later" if report.result == "ok" else report.result
             report.message = f"Claude's API cannot answer now: {error}"
-            log.warning("%s stays in the inbox: %s", path, error)
+            log.warning("%s stays where it is: %s", path, error)
         except Refused as error:
+            report.unavailable = True
             report.result, report.message, report.refused = "failed", str(error), True
             if self.state.raise_alert("drafting", str(error), self.clock()):
                 log.error("drafting has stopped: %s", error)
                 self._tell_locked(f"Drafting has stopped: {dashboard.plain(str(error), 300)}")
         except BudgetReached as error:
+            report.unavailable = True
             report.result, report.message = "later", str(error)
             if self.state.raise_alert("budget", str(error), self.clock()):
                 log.warning("%s", error)
@@ -494,7 +593,7 @@ class Orchestrator:
         if mail.fingerprint() != asked:
             log.info("%s was edited meanwhile; its answer is dropped, the next pass asks again", path)
             return
-        do = self._decide_in_inbox(path, mail)
+        do = self._decide(path, mail, "inbox" if path.startswith(f"{INBOX}/") else "in progress")
         to = envelope(mail)
         if do.what != "draft" or to is None:
             self._carry_out(do, path, mail, report)
@@ -533,8 +632,8 @@ class Orchestrator:
             self._move(path, mail, Do("move", NEEDS_ACTION, "failed", f"{reason}, {tries} times"))
             self.state.forget_tries(mail.try_key())
             report.moved += 1
-        elif report.result == "ok":
-            report.result, report.message = "later", f"{path}: {reason}"
+        else:
+            report.later(f"{path}: {reason}")
 
     def _budget_left(self) -> float | None:
         today = self.clock().date()

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from cloud_agent.mail import DRAFT_PREFIX, Mail, UnreadableMail, is_mail_name, note_id, parse, read_note, slug
-from cloud_agent.vault import NEEDS_ACTION, Vault
+from cloud_agent.vault import DONE, IN_PROGRESS, LOCAL, NEEDS_ACTION, Vault
 
 DraftState = Literal["pending", "decided"]
 
@@ -23,11 +23,15 @@ _SETTLED_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class Note:
-    """A mail or a draft that lies somewhere in the vault. Mails carry a fingerprint, drafts none."""
+    """A mail or a draft that lies somewhere in the vault. Mails carry a fingerprint, drafts none.
+
+    `drafted`: the mail says that it was drafted.
+    """
 
     path: str
     slug: str
     fingerprint: str = ""
+    drafted: bool = False
 
 
 @dataclass
@@ -58,7 +62,7 @@ class Index:
 
     def refresh(self) -> None:
         seen: dict[str, _Folder] = {}
-        for top in ("Pending_Approval", "Approved", "Rejected", "Done", self.vault.in_progress, NEEDS_ACTION):
+        for top in ("Pending_Approval", "Approved", "Rejected", "Done", IN_PROGRESS, NEEDS_ACTION):
             self._visit(top, seen)
         self._folders = seen
         self.drafts, self.mails = {}, {}
@@ -78,10 +82,34 @@ class Index:
         notes = [note for group in self.mails.values() for note in group if note.path.rpartition("/")[0] == folder]
         return sorted(notes, key=lambda note: note.path)
 
-    def moved(self, path: str, target: str, mail: Mail) -> None:
+    def holder(self, mail_slug: str) -> Note | None:
+        """The mail that has the id, of all that are in progress with anybody, or done: the others give way to it.
+
+        A drafted one comes first, then one in In_Progress/local/, then the first path: the same on every clone, so that
+        two agents never give way to each other.
+        """
+        held = (f"{IN_PROGRESS}/", f"{DONE}/")
+        notes = [note for note in self.mails.get(mail_slug, ()) if note.path.startswith(held)]
+        return min(notes, key=_precedence, default=None)
+
+    def claims_of_others(self) -> list[Note]:
+        """Mails that other agents hold and have no draft of, by path."""
+        notes = [
+            note
+            for group in self.mails.values()
+            for note in group
+            if note.path.startswith(f"{IN_PROGRESS}/")
+            and note.path.count("/") == 2
+            and not note.path.startswith((f"{self.vault.in_progress}/", f"{IN_PROGRESS}/{LOCAL}/"))
+            and not note.drafted
+            and self.draft_state(note.slug) is None
+        ]
+        return sorted(notes, key=lambda note: note.path)
+
+    def moved(self, path: str, target: str, mail: Mail, *, drafted: bool) -> None:
         """Keep in step with a move of this pass; the next refresh reads it from disk."""
         others = [note for note in self.mails.get(mail.slug, ()) if note.path != path]
-        self.mails[mail.slug] = [*others, Note(target, mail.slug, mail.fingerprint())]
+        self.mails[mail.slug] = [*others, Note(target, mail.slug, mail.fingerprint(), drafted)]
 
     def _notes(self) -> Iterator[Note]:
         for folder in self._folders.values():
@@ -121,7 +149,7 @@ class Index:
             raw = self.vault.read(path)
             fields, _ = read_note(raw)
             if is_draft(path, fields):
-                return Note(path, slug(note_id(name, fields)))
+                return self._draft(path, fields)
             if fields.get("kept"):
                 return None  # our own note on an unreadable mail: the mended mail may come under the same id
             mail = parse(name, raw)
@@ -129,5 +157,14 @@ class Index:
             return None
         except OSError:
             # A draft that cannot be opened is a draft all the same: its mail must not be drafted again.
-            return Note(path, slug(note_id(name, {}))) if name.startswith(DRAFT_PREFIX) else None
-        return Note(path, mail.slug, mail.fingerprint())
+            return self._draft(path, {}) if name.startswith(DRAFT_PREFIX) else None
+        return Note(path, mail.slug, mail.fingerprint(), bool(mail.fields.get("drafted_as")))
+
+    def _draft(self, path: str, fields: Mapping[str, str]) -> Note | None:
+        if path.startswith(f"{IN_PROGRESS}/") and not path.startswith(f"{self.vault.in_progress}/"):
+            return None  # what others keep in their folders says nothing about a decision
+        return Note(path, slug(note_id(path.rpartition("/")[2], fields)))
+
+
+def _precedence(note: Note) -> tuple[bool, bool, str]:
+    return (not note.drafted, not note.path.startswith(f"{IN_PROGRESS}/{LOCAL}/"), note.path)

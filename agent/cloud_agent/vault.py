@@ -21,6 +21,8 @@ from cloud_agent.mail import DRAFT_PREFIX, is_mail_name
 INBOX = "Inbox"
 PENDING = "Pending_Approval/Email"
 NEEDS_ACTION = "Needs_Action/Email"
+IN_PROGRESS = "In_Progress"
+LOCAL = "local"  # the owner's side, and the folder below IN_PROGRESS that is the owner's
 DONE = "Done/Email"
 SKIPPED = "Done/Skipped"
 AUDIT = "Logs/Cloud"
@@ -38,7 +40,7 @@ class Vault:
 
     def __init__(self, root: Path, agent_name: str = "cloud") -> None:
         self.root = root
-        self.in_progress = f"In_Progress/{agent_name}"
+        self.in_progress = f"{IN_PROGRESS}/{agent_name}"
 
     def read(self, path: str) -> bytes:
         """The bytes of a file. Raises FileNotFoundError, and OSError for a symbolic link or a folder."""
@@ -138,15 +140,30 @@ class Vault:
         _sync_folder(origin.parent)
 
     def move(self, source: str, target: str, content: bytes, was: bytes) -> str:
-        """Move a mail, annotated to `content` from what it `was`, and return where it went.
+        """Move a mail, annotated to `content` from what it `was`, and return where it went; or annotate it in place.
 
         Never overwrites: a name that is taken by another content gets a number. Killed half-way, the mail stands in
         both places, and the same move done again ends with one.
         """
         self._removable(source)
+        if source == target:
+            self._rewrite(source, content, was)
+            return target
         placed = self.place(target, content)
         self.remove(source, was)
         return placed
+
+    def _rewrite(self, path: str, content: bytes, was: bytes) -> None:
+        target = self._writable(path)
+        temporary = self._write_beside(target, content)
+        try:
+            if self.read(path) != was:
+                raise OSError(errno.EBUSY, "it was written to meanwhile: it stays as it is", path)
+            os.rename(temporary, target)
+        except OSError:
+            os.unlink(temporary)
+            raise
+        _sync_folder(target.parent)
 
     def _writable(self, path: str) -> Path:
         """THE GUARD: the rows of DESIGN §3 that Cloud writes. Returns the real path, its folder made."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cloud_agent import frontmatter
@@ -18,6 +20,24 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, preco
 from tests.helpers import MAIL_FOLDERS, Desk, Killed, KillingOS, mail_text, reply
 
 KEPT = "Logs/Cloud/unparseable"
+
+
+class Certain:
+    """Claims that are proven at once."""
+
+    def confirm(self, paths: Iterable[str]) -> tuple[set[str], str]:
+        return set(paths), ""
+
+
+class ClaimingDesk(Desk):
+    """A desk whose agent claims its mails first."""
+
+    def __init__(self, root: Path, **settings: Any) -> None:
+        super().__init__(root, claim=True, **settings)
+
+    def restart(self) -> None:
+        super().restart()
+        self.orchestrator.claims = Certain()  # type: ignore[assignment]
 
 
 class Checker:
@@ -56,11 +76,19 @@ class Checker:
                 taken_in = [path for path in places if not path.startswith("Inbox")]
                 places = taken_in if twins and taken_in else places
                 assert len(places) == 1, f"{token} stands in {places}"
-                if not places[0].startswith(("Inbox", KEPT)):
+                if not places[0].startswith(("Inbox", KEPT)) and places[0] not in self.claimed():
                     assert b"reason: " in files[places[0]]
         if whole:
             for path in self.desk.names("In_Progress/cloud"):
-                assert self.desk.fields(f"In_Progress/cloud/{path}")["email_id"] in self.drafts
+                waits = f"In_Progress/cloud/{path}" in self.claimed()
+                assert (self.desk.fields(f"In_Progress/cloud/{path}")["email_id"] in self.drafts) != waits
+
+    def claimed(self) -> list[str]:
+        """Mails that wait in In_Progress, as others do in the inbox."""
+        if not isinstance(self.desk, ClaimingDesk):
+            return []
+        paths = [f"In_Progress/cloud/{name}" for name in self.desk.names("In_Progress/cloud")]
+        return [path for path in paths if "drafted_as" not in self.desk.fields(path)]
 
 
 def answering(desk: Desk) -> None:
@@ -83,11 +111,12 @@ def run_killed(desk: Desk, kill_at: int) -> bool:
     return True
 
 
+@pytest.mark.parametrize("kind", [Desk, ClaimingDesk])
 @pytest.mark.parametrize("scene", ["draft", "decided", "skip", "unreadable", "failed", "put back", "twins"])
-def test_killed_before_each_change_of_the_disk(tmp_path: Path, scene: str) -> None:
+def test_killed_before_each_change_of_the_disk(tmp_path: Path, scene: str, kind: type[Desk]) -> None:
     """Exhaustive, where the machine below takes samples."""
     for kill_at in range(60):
-        desk = Desk(tmp_path / str(kill_at))
+        desk = kind(tmp_path / str(kill_at))
         checker = Checker(desk)
         answering(desk)
         checker.mails = {"token-1": "x"}
@@ -128,12 +157,13 @@ def test_killed_before_each_change_of_the_disk(tmp_path: Path, scene: str) -> No
 class Life(RuleBasedStateMachine):
     """Mails arrive, a person decides, passes run and are killed, in any order."""
 
+    kind = Desk
     ids = Bundle("ids")
 
     @initialize()
     def start(self) -> None:
         self.root = Path(tempfile.mkdtemp(dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
-        self.desk = Desk(self.root, draft_concurrency=2)
+        self.desk = self.kind(self.root, draft_concurrency=2)
         self.checker = Checker(self.desk)
         answering(self.desk)
         self.count = 0
@@ -224,8 +254,8 @@ class Life(RuleBasedStateMachine):
     @rule(data=st.data())
     def a_person_deletes_a_draft(self, data: st.DataObject) -> None:
         """Not in the moment between a kill and the next pass: such a mail, back in its inbox, is drafted anew."""
-        folder = "In_Progress/cloud"
-        taken_in = {self.desk.fields(f"{folder}/{name}")["email_id"] for name in self.desk.names(folder)}
+        paths = [f"In_Progress/cloud/{name}" for name in self.desk.names("In_Progress/cloud")]
+        taken_in = {self.desk.fields(path)["email_id"] for path in paths if path not in self.checker.claimed()}
         drafts = [path for path in self._drafts("Pending_Approval") if self.desk.fields(path)["email_id"] in taken_in]
         if drafts:
             source = data.draw(st.sampled_from(drafts))
@@ -259,7 +289,7 @@ class Life(RuleBasedStateMachine):
     @rule()
     def a_pass_runs(self) -> None:
         self.desk.clock.advance(minutes=5)
-        waiting = bool(self.desk.names("Inbox"))
+        waiting = bool(self.desk.names("Inbox") or self.checker.claimed())
         report = self.desk.run()
         assert report.result == "ok" or (self.outage and waiting)
         self.checker.check(whole=True, twins=True)
@@ -270,10 +300,17 @@ class Life(RuleBasedStateMachine):
         for _ in range(3):  # mails that share an id are seen to one after the other
             assert self.desk.run().result == "ok"
         assert self.desk.names("Inbox") == []
+        assert self.checker.claimed() == []
         self.checker.check(whole=True)
+
+
+class LifeWithClaims(Life):
+    kind = ClaimingDesk
 
 
 Life.TestCase.settings = settings(
     max_examples=150, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
 )
+LifeWithClaims.TestCase.settings = Life.TestCase.settings
 TestLife = Life.TestCase
+TestLifeWithClaims = LifeWithClaims.TestCase

@@ -44,6 +44,7 @@ def test_the_defaults(env_file: Path) -> None:
         state_path=env_file.parent / "state",
         budget_usd_per_day=None,
         budget_usd_per_week=None,
+        claim=False,
     )
     assert VALUE not in repr(settings)
     assert not settings.state_path.exists()  # a check makes nothing
@@ -77,6 +78,8 @@ def test_all_problems_at_once_each_with_its_mend(tmp_path: Path) -> None:
         "BUDGET_USD_PER_WEEK=nan",
         "AGENT_NAME=../x",
         "AGENT_NAME=Cloud Agent",
+        "CLAIM=perhaps",
+        "CLAIM=2",
         "GIT_BRANCH=--upload-pack=x",
         "GIT_SSH_KEY_PATH=/nowhere/key",
         "CLAUDE_BASE_URL=some-host",
@@ -89,6 +92,32 @@ def test_a_bad_value_is_named_and_not_shown(env_file: Path, line: str) -> None:
     problems = problems_of(env_file, line + "\n")
     assert any(problem.startswith(name) for problem in problems)
     assert not any(value in problem.replace(f"{name}=300", "") for problem in problems if len(value) > 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "claim"),
+    [
+        ("yes", True),
+        ("YES", True),
+        ("true", True),
+        ("1", True),
+        ("'yes'", True),
+        ("no", False),
+        ("False", False),
+        ("0", False),
+        ("", False),
+    ],
+)
+def test_claim(env_file: Path, text: str, claim: bool) -> None:
+    env_file.write_text(env_file.read_text() + f"CLAIM={text}\n")
+    assert config.load(env_file, {}).claim is claim
+
+
+def test_the_owner_claims_nothing(env_file: Path) -> None:
+    """The owner's move wins over every other: a claim that can never lose proves nothing."""
+    assert problems_of(env_file, "AGENT_NAME=local\n") == []
+    (problem,) = problems_of(env_file, "CLAIM=yes\n")
+    assert problem.startswith("CLAIM=yes is for agents")
 
 
 def test_state_inside_the_vault(env_file: Path) -> None:

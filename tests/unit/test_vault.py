@@ -155,13 +155,31 @@ def test_a_mail_that_was_written_to_meanwhile_stays(vault: Vault) -> None:
     assert vault.read("Inbox/EMAIL_x.md") == b"first part, second part"
 
 
-@pytest.mark.parametrize("operation", ["create", "replace", "move"])
+@pytest.mark.parametrize("was", [b"mail", None], ids=["edited", "gone"])
+def test_a_mail_is_annotated_where_it_lies_unless_it_was_written_to_meanwhile(vault: Vault, was: bytes | None) -> None:
+    path = "In_Progress/cloud/EMAIL_x.md"
+    vault.create(path, b"mail")
+    assert vault.move(path, path, b"annotated", was=b"mail") == path
+    assert vault.read(path) == b"annotated"
+    if was is None:
+        (vault.root / path).unlink()
+    with pytest.raises(OSError):
+        vault.move(path, path, b"annotated again", was=b"mail")
+    assert [entry.name for entry in (vault.root / path).parent.iterdir()] == ([] if was is None else ["EMAIL_x.md"])
+    (vault.root / "Inbox").mkdir()
+    (vault.root / "Inbox/EMAIL_x.md").write_bytes(b"a person's")
+    with pytest.raises(ForbiddenPath):
+        vault.move("Inbox/EMAIL_x.md", "Inbox/EMAIL_x.md", b"ours", was=b"a person's")
+
+
+@pytest.mark.parametrize("operation", ["create", "replace", "move", "annotate"])
 def test_a_kill_leaves_the_old_or_the_new_never_a_part(tmp_path: Path, operation: str) -> None:
     for kill_at in range(20):
         root = tmp_path / str(kill_at)
-        for folder in ("Inbox", "Done/Email"):
+        for folder in ("Inbox", "Done/Email", "Needs_Action/Email"):
             (root / folder).mkdir(parents=True)
-        (root / "Dashboard.md").write_bytes(b"old")
+        for path in ("Dashboard.md", "Needs_Action/Email/EMAIL_x.md"):
+            (root / path).write_bytes(b"old")
         (root / "Inbox/EMAIL_x.md").write_bytes(b"mail")
         vault = Vault(root)
         try:
@@ -170,6 +188,8 @@ def test_a_kill_leaves_the_old_or_the_new_never_a_part(tmp_path: Path, operation
                     vault.create("Done/Email/EMAIL_x.md", b"mail")
                 elif operation == "replace":
                     vault.replace("Dashboard.md", b"new")
+                elif operation == "annotate":
+                    vault.move("Needs_Action/Email/EMAIL_x.md", "Needs_Action/Email/EMAIL_x.md", b"new", was=b"old")
                 else:
                     vault.move("Inbox/EMAIL_x.md", "Done/Email/EMAIL_x.md", b"mail", was=b"mail")
             killed = False
@@ -177,7 +197,8 @@ def test_a_kill_leaves_the_old_or_the_new_never_a_part(tmp_path: Path, operation
             killed = True
         seen = {path.name: path.read_bytes() for path in (root / "Done/Email").glob("*.md")}
         assert seen in ({}, {"EMAIL_x.md": b"mail"})
-        assert (root / "Dashboard.md").read_bytes() in (b"old", b"new")
+        for path in ("Dashboard.md", "Needs_Action/Email/EMAIL_x.md"):
+            assert (root / path).read_bytes() in (b"old", b"new")
         assert (root / "Inbox/EMAIL_x.md").exists() or seen
         if not killed:
             return
