@@ -557,6 +557,9 @@ class Life(RuleBasedStateMachine):
         remote = self.root / "away.git" if self.away else self.remote
         if old is None or _attempt(remote, "merge-base", "--is-ancestor", old, "main") is not None:
             return  # it is pushed
+        other = self.sides["local" if at.side.agent == "cloud" else "cloud"]
+        if old in self._reachable(other.vault, *other.tips()):
+            return  # it was, to a remote that has forgotten it
         if (
             at.git("commit", "-q", "--amend", "--no-verify", "--allow-empty", "-m", "amended")[0]
             and at.tip("HEAD") != old
@@ -714,6 +717,7 @@ class Life(RuleBasedStateMachine):
         if not loose:
             return
         at.damaged = True
+        at.markers_stay |= at.half_done()  # the index is made anew
         if not pushed:
             self._only_these_remain(without=at)
         victim = loose[pick % len(loose)]
@@ -793,6 +797,8 @@ class Life(RuleBasedStateMachine):
         missing = self.tips - self._reachable(remote, "main")
         self._hold(not missing, f"commits that the remote's branch does not hold: {missing}")
         lost = self.needed - tree_tokens(remote, "main")
+        for at in self.sides.values():  # a stash that clashes when it is taken out stays, and git says so to the person
+            lost -= tree_tokens(at.vault, "refs/stash")
         self._hold(not lost, f"lost: {sorted(lost)}")
         for at in self.sides.values():
             self._hold(at.on_branch(), f"{at.side.agent} is not on its branch")
