@@ -25,6 +25,8 @@ from git.exc import GitCommandNotFound
 LOCAL_DEADLINE = 120.0
 NETWORK_DEADLINE = 60.0
 LONGEST_CALL = 3600.0
+# When a stop is asked for, the step in hand is ended all the same, unless the remote is silent for so long.
+PATIENCE_AT_STOP = 2.0
 
 _GIT = (
     "git", "-c", "core.hooksPath=/dev/null", "-c", "commit.gpgSign=false", "-c", "core.autocrlf=false",
@@ -85,6 +87,7 @@ _LOCAL_KINDS: Kinds = (
 )
 # and these for a call to the remote.
 _REMOTE_KINDS: Kinds = (
+    (r"a stop was asked for", "stopped", "the loop is being stopped: it goes on after its next start"),
     (
         r"permission denied \(|authentication failed|could not read username|access denied|key.* not authori[sz]ed"
         r"|permission to .* denied|marked as read.only|returned error: 40[13]|write access to repository not granted",
@@ -253,8 +256,8 @@ class Running:
         silent = now - (self._heard if remote else self._began) > self._deadline
         if silent or now - self._began > LONGEST_CALL:
             raise _CutShort(f"git did not complete in {self._deadline:g} s")
-        if remote and self._git.stopping():
-            raise _CutShort("git did not complete in the time until a stop was asked for")
+        if remote and now - self._heard > PATIENCE_AT_STOP and self._git.stopping():
+            raise _CutShort("git was given up: a stop was asked for")
 
     def _kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):

@@ -158,7 +158,7 @@ class Syncer:
                     self.seen = None
                 if error.kind == "busy":
                     self._note_busy(str(error))
-                else:
+                elif error.kind != "stopped":
                     self._note_failure(error.kind, str(error))
             except OSError as error:
                 self.seen = None
