@@ -387,7 +387,7 @@ class Life(RuleBasedStateMachine):
             return
         token = self._token().decode()
         if at.side.agent == "cloud":
-            text = dashboard.add_entries(text, [f"told {token}"])
+            text = dashboard.add_entries(text, [f"2026-02-16T10:00:00Z told {token}"])
         else:
             before, section, after = dashboard.split(text)
             before, after = (f"{before}\nMine {token}", after) if pick % 3 else (before, f"# More\n{after}\n{token}")
@@ -469,6 +469,8 @@ class Life(RuleBasedStateMachine):
             path = names[pick % len(names)]
         if path is None:
             path, kind = f"Inbox/phone{pick % 50}.md", "new"
+            if any(name.startswith(f"{path}/") for name in names):  # a folder by now
+                path = f"Inbox/phone-{self.count}.md"
         if path in names:
             before = git_output(self.remote, "cat-file", "blob", f"main:{path}").encode("utf-8", "surrogateescape")
         self.count += 1
