@@ -14,7 +14,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 # GitPython looks for git when it is imported and must not fail there: our own errors say what to do.
@@ -38,8 +37,6 @@ _GIT = (
 _UNNAMED = "refs/cloud-agent/unnamed"
 # A command that is waited for looks up so often whether a stop is asked for.
 _LOOK_UP = 0.25
-# What nobody else has yet; all else can be fetched or made again.
-_DURABLE = ("fast-import", "update-ref")
 _REMOTE_COMMANDS = ("ls-remote", "fetch", "push", "clone")
 
 # What git 2.39 says of a broken repository, met by breaking one in every way (tests/integration/test_heal.py). Looked
@@ -184,7 +181,7 @@ class Running:
             self._file.seek(0)
         try:
             running = git.command.execute(
-                [*_GIT, *(git.durable if arguments[0] in _DURABLE else ()), *arguments],
+                [*_GIT, *arguments],
                 istream=self._file,
                 as_process=True,
                 env=git.environment if index is None else {**git.environment, "GIT_INDEX_FILE": index},
@@ -310,13 +307,6 @@ class Git:
             "GIT_SSH_COMMAND": ssh_command(ssh_key, control_folder),
         }
         self.command = GitCommand(str(tree))
-
-    @cached_property
-    def durable(self) -> tuple[str, ...]:
-        """Options that have what is written outlive a power loss. git does not see to it by itself, and says how in two
-        ways, of which each version dislikes the other."""
-        modern = self.command.version_info >= (2, 36)
-        return ("-c", "core.fsync=committed,reference") if modern else ("-c", "core.fsyncObjectFiles=true")
 
     def start(
         self, *arguments: str, stdin: Stdin | None = None, deadline: float = LOCAL_DEADLINE, index: str | None = None

@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 from cloud_agent import gitfiles, guards
 from cloud_agent.config import Config
-from cloud_agent.git import Git, GitError, nul_ended
+from cloud_agent.git import Git, GitError, blob_id, nul_ended
 from cloud_agent.mail import shown
 from cloud_agent.vault import AUDIT, DONE, NEEDS_ACTION, PENDING, SKIPPED, TEMPORARY_PREFIX, UNPARSEABLE, write_whole
 
@@ -495,16 +495,23 @@ class Repository:
         gitfiles.remove(ours)
 
     def _unsettled(self) -> dict[str, str]:
-        """The unmerged files that have conflict markers, or are binary -> the stage that takes their place."""
-        stages: dict[str, list[str]] = {}
-        for _, _, stage, path in self._entries("ls-files", "--unmerged", "-z"):
-            stages.setdefault(path, []).append(stage)
+        """The unmerged files that have conflict markers, or that nobody touched since git found no way to merge them
+        (binary ones) -> the stage that takes their place."""
+        stages: dict[str, dict[str, str]] = {}
+        for _, oid, stage, path in self._entries("ls-files", "--unmerged", "-z"):
+            stages.setdefault(path, {})[stage] = oid
         unsettled = {}
         for path, present in stages.items():
             content = self._content(path)
-            if content is not None and (guards.has_conflict_markers(content) or b"\0" in content):
+            if content is None:
+                continue
+            untouched = blob_id(content) in (present.get("2"), present.get("3"))
+            if guards.has_conflict_markers(content) or b"\0" in content or (untouched and self._is_binary(present)):
                 unsettled[path] = "2" if "2" in present else "3"
         return unsettled
+
+    def _is_binary(self, stages: dict[str, str]) -> bool:
+        return any(b"\0" in self.git.attempt_bytes("cat-file", "blob", oid)[1] for oid in stages.values())
 
     def _take_markers_off(self, unsettled: dict[str, str]) -> None:
         """A file with markers goes to .git/cloud-agent-aside, and git's own side takes its place: both sides are in

@@ -122,6 +122,7 @@ class Syncer:
         self.touched: set[str] = set()  # paths to look at: changed since, or not committed when last seen
         self.seen: object = None  # .git as we left it
         self.ours: str | None = None  # our commit, as long as .git is as we left it
+        self.unindexed: list[str] = []  # paths that git's index is to be brought in step with
         self.indexing: Running | None = None
         self.pushing: tuple[str, Running] | None = None  # a joined commit on its way to the remote
         self.contained: str | None = None  # a tip of the remote that is in our history
@@ -169,6 +170,8 @@ class Syncer:
             else:
                 self._note_success()
                 self._pack()
+            if outcome.commits and outcome.result != "ok":
+                os.sync()  # what the remote does not have yet must outlive a power loss: git does not see to that
         return outcome
 
     def _cycle(self, outcome: Outcome, allow_deletions: bool) -> None:
@@ -291,6 +294,7 @@ class Syncer:
         if new:
             self._write_commit(new, status.head, outcome)
         self._update_index([*good, *deleted])
+        self.seen = self._git_state()
         if paths is None:
             self.scanned = self.clock()
         # What was not committed is looked at again, in each cycle, until it is.
@@ -351,15 +355,17 @@ class Syncer:
         folders = [path for path in paths if (self.vault.root / path).is_dir()]
         if folders:
             self.git.run("update-index", "-z", "--force-remove", "--stdin", stdin=nul_ended(folders))
-        present = sorted({*paths} - {*folders})
-        if present:
+        self.unindexed = sorted({*paths} - {*folders})
+
+    def _start_indexing(self) -> None:
+        if self.unindexed and self.indexing is None:
             update = ("update-index", "-z", "--add", "--remove", "--replace", "--stdin")
-            self.indexing = self.git.start(*update, stdin=nul_ended(present))
-        else:
-            self.seen = self._git_state()
+            self.indexing = self.git.start(*update, stdin=nul_ended(self.unindexed))
+            self.unindexed = []
 
     def _wait_for_index(self) -> None:
-        """The index is brought in step while the remote is asked."""
+        """The index is brought in step while the remote takes the push."""
+        self._start_indexing()
         if self.indexing is None:
             return
         running, self.indexing = self.indexing, None
@@ -465,7 +471,9 @@ class Syncer:
         if begun is not None and begun[0] != tip:
             begun[1].result()  # what was told of the join is a commit on top of it
             begun = None
-        code, out, err = (begun[1] if begun else self._start_push(tip)).result()
+        running = begun[1] if begun else self._start_push(tip)
+        self._start_indexing()
+        code, out, err = running.result()
         said = out.decode("utf-8", "replace")
         # A line a ref: flag, what to what, summary.
         answers = [line for line in said.splitlines() if line.count("\t") == 2]

@@ -688,6 +688,18 @@ def test_half_done(world: World, command: list[str]) -> None:
                 if (world.local.vault / ".git" / name).exists()]  # fmt: skip
 
 
+def test_a_binary_clash_is_not_taken_for_settled(world: World) -> None:
+    """git leaves our version on disk, without a marker, where theirs is binary."""
+    push_as_person(world, {"note.md": "theirs\0\n"})
+    world.cloud.write("note.md", "ours\n")
+    commit_all(world.cloud.vault)
+    world.cloud.git("fetch", "-q", "origin")
+    world.cloud.git("merge", "origin/main", check=False)
+    assert (world.cloud.vault / ".git" / "MERGE_HEAD").exists()
+    files = world.converge()
+    assert {"theirs\0\n", "ours\n"} <= set(files.values())
+
+
 def test_half_done_revert(world: World) -> None:
     world.local.write("note.md", "second\n")
     second = commit_all(world.local.vault)
