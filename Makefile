@@ -44,7 +44,8 @@ bench: .venv/.installed ## Times, downtime and memory on the machine of a runnin
 	$(BIN)/python -m benchmarks.machine
 
 bench-sync: .venv/.installed ## A sync cycle against the plain git sequence, at 1,000, 10,000 and 50,000 files: about 10 minutes
-	$(BIN)/python -m benchmarks.sync --ssh --resident
+	$(BIN)/python -m benchmarks.sync --resident
+	$(BIN)/python -m benchmarks.sync --ssh --sizes 1000 50000
 
 lock: .venv/.installed ## Pin again what requirements.in and agent/requirements.in ask for
 	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile $(COMPILE) --output-file requirements.txt requirements.in
