@@ -32,6 +32,8 @@ from cloud_agent.git import ssh_command
 from cloud_agent.state import State, utc_now
 from cloud_agent.sync import FULL_SCAN_SECONDS, Syncer
 
+from tests.gitkit import PERSON
+
 SIZES = (1_000, 10_000, 50_000)
 RUNS = 15
 IDLE_CYCLES = 60
@@ -47,16 +49,7 @@ MEMORY_ASKED = 40  # MB
 CYCLES_AN_HOUR = 60  # as SYNC_INTERVAL_SECONDS is by default
 
 # What stands in the environment and the configuration of the machine must not matter, for nobody.
-ENVIRONMENT = {
-    **{name: value for name, value in os.environ.items() if not name.startswith(("GIT_", "XDG_"))},
-    "HOME": "/nonexistent",
-    "GIT_CONFIG_NOSYSTEM": "1",
-    "GIT_AUTHOR_NAME": "Owner",
-    "GIT_AUTHOR_EMAIL": "owner@example.com",
-    "GIT_COMMITTER_NAME": "Owner",
-    "GIT_COMMITTER_EMAIL": "owner@example.com",
-    "GIT_TERMINAL_PROMPT": "0",
-}
+ENVIRONMENT = {**PERSON, "GIT_TERMINAL_PROMPT": "0"}
 
 # One process of sh. Each command finds out by itself that there is nothing to do; commit says so by its status.
 PLAIN = """\

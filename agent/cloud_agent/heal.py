@@ -57,9 +57,8 @@ def heal(
     """Make a damaged repository whole: a sentence for each thing that was done; none: it was whole.
 
     To be called after a GitError of kind `broken`, and `mend(healed=True)` after it. It touches nothing but .git, so
-    that nobody need wait while it fetches the whole history at most once;
-    `deadline` is for that. Raises Broken where the remote is needed and cannot be had, NotNow while another git works
-    here, GitError.
+    that nobody need wait while it fetches: the whole history, at most once, within `deadline`. Raises Broken where the
+    remote is needed and cannot be had, NotNow while another git works here, GitError.
     """
     machine = boot() if callable(boot) else boot
     repository = _Patient(git, config, state, check=None, healed=False)

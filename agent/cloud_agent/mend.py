@@ -439,11 +439,7 @@ class Repository:
         if tip is None:
             gitfiles.remove(self.folder / "index")
             return
-        work = self.folder / "cloud-agent"
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir()
-        index = str(work / "index")
-        self.git.run("read-tree", tip, index=index)
+        index = self._index_of(tip)
         if bring_files:
             self.git.attempt("checkout-index", "--all", "--quiet", "-u", index=index)
         os.rename(index, self.folder / "index")
@@ -600,14 +596,19 @@ class Repository:
 
     def _tree_with(self, commit: str, lines: list[str]) -> str:
         """The tree of a commit with entries of `update-index --index-info` laid over it."""
+        index = self._index_of(commit)
+        if lines:
+            self.git.run("update-index", "-z", "--index-info", stdin=nul_ended(lines), index=index)
+        return self.git.run("write-tree", index=index).strip()
+
+    def _index_of(self, commit: str) -> str:
+        """A new index file of a commit, beside git's own."""
         work = self.folder / "cloud-agent"
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir()
         index = str(work / "index")
         self.git.run("read-tree", commit, index=index)
-        if lines:
-            self.git.run("update-index", "-z", "--index-info", stdin=nul_ended(lines), index=index)
-        return self.git.run("write-tree", index=index).strip()
+        return index
 
     def _tree_of(self, commit: str) -> dict[str, tuple[str, str]]:
         """Path -> (mode, object id)."""

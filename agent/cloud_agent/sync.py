@@ -370,11 +370,13 @@ class Syncer:
             return
         running, self.indexing = self.indexing, None
         code, _, err = running.result()
+        if code == 0:
+            self.seen = self._git_state()
+            return
         error = GitError(running.arguments, code, err)
-        if code != 0 and error.kind in ("broken", "disk"):
+        if error.kind in ("broken", "disk"):
             raise error
-        # An editor that was writing a file just then is no failure: what is committed is, and all is looked at again.
-        self.seen = self._git_state() if code == 0 else None
+        self.seen = None  # an editor was writing a file just then: what is committed is, and all is looked at again
 
     def _report_held(self, held: dict[str, str]) -> bool:
         """Tell once of each file that is held back; True when the Dashboard was written."""
