@@ -8,7 +8,7 @@ line; YAML's own rules are used only for a value that is quoted from end to end.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import yaml
@@ -17,16 +17,19 @@ FENCE = "---"
 _FIELD = re.compile(r"[ \t]*([A-Za-z][A-Za-z0-9_-]*)[ \t]*:(?!//)[ \t]*(.*)")
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")  # with its end; str.splitlines would split at U+2028 too
 _END = ("---", "...")
+_MORE = (" ", "\t", "-")  # what a line that belongs to the one above begins with
 
 
 def read(text: str) -> tuple[dict[str, str], str]:
     """Split a note into its fields and its body. Keys come in lower case with `_` for `-`; the first of two wins."""
-    lines = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    start = next((number for number, line in enumerate(lines) if line.strip()), len(lines))
-    if start == len(lines) or lines[start].rstrip() != FENCE:
-        return {}, "\n".join(lines)
-    header, body = _split(lines[start + 1 :])
-    return _fields(header), "\n".join(body).lstrip("\n")
+    header, body = _parts(text)
+    return _fields(header), body
+
+
+def fields(text: str, names: Collection[str]) -> dict[str, str]:
+    """Those of a note's fields that have these names, as `read` gives them. What follows the first fence after the
+    opening one makes no difference."""
+    return _fields(_parts(text)[0], names)
 
 
 def dump(fields: Mapping[str, Any], body: str) -> str:
@@ -51,6 +54,16 @@ def annotate(text: str, fields: Mapping[str, str]) -> str:
     return bom + "".join([*head, *ours, *rest])
 
 
+def _parts(text: str) -> tuple[list[str], str]:
+    """The lines of the header, and the body."""
+    lines = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    start = next((number for number, line in enumerate(lines) if line.strip()), len(lines))
+    if start == len(lines) or lines[start].rstrip() != FENCE:
+        return [], "\n".join(lines)
+    header, body = _split(lines[start + 1 :])
+    return header, "\n".join(body).lstrip("\n")
+
+
 def _split(lines: list[str]) -> tuple[list[str], list[str]]:
     end = next((number for number, line in enumerate(lines) if line.rstrip() in _END), None)
     if end is not None:
@@ -70,20 +83,22 @@ def _can_be_header(line: str) -> bool:
     return line.startswith((" ", "\t", "- ", "#")) or _FIELD.fullmatch(line) is not None
 
 
-def _fields(lines: list[str]) -> dict[str, str]:
+def _fields(lines: list[str], names: Collection[str] | None = None) -> dict[str, str]:
     fields: dict[str, str] = {}
     position = 0
     while position < len(lines):
         line = lines[position]
         position += 1
         match = _FIELD.fullmatch(line)
-        if match is None or line.lstrip().startswith("#"):
+        if match is None:
             continue
         more = []
-        while position < len(lines) and _continues(lines[position]):
+        while position < len(lines) and lines[position][:1] in _MORE and _continues(lines[position]):
             more.append(lines[position])
             position += 1
-        fields.setdefault(_key(match[1]), _value(match[2].strip(), more))
+        key = _key(match[1])
+        if key not in fields and (names is None or key in names):
+            fields[key] = _value(match[2].strip(), more)
     return fields
 
 
@@ -111,6 +126,9 @@ def _value(text: str, more: list[str]) -> str:
 def _unquote(text: str) -> str:
     if len(text) < 2 or text[0] not in "\"'" or text[-1] != text[0]:
         return text
+    plain = text[1:-1]
+    if plain.isprintable() and text[0] not in plain and "\\" not in plain:
+        return plain  # no escape in it: nothing for YAML to do, which is slow
     try:
         value = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506  (BaseLoader makes strings, lists and dicts only)
     except (yaml.YAMLError, ValueError, OverflowError):  # the last two: "\UFFFFFFFF"
@@ -122,7 +140,13 @@ class _Dumper(yaml.SafeDumper):
     """Strings on one line: those that YAML would spread over several are quoted with escapes."""
 
 
+def inert(value: str) -> str:
+    """A value that Templater, a plugin of Obsidian, does not run: it does so wherever in a file `<% … %>` stands."""
+    return value.replace("<%", "< %")
+
+
 def _represent_str(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+    value = inert(value)
     style = None if value.isprintable() else '"'
     return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 

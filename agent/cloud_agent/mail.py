@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from email.utils import formataddr
+from functools import cached_property
 
-from cloud_agent import frontmatter
+from cloud_agent import frontmatter, message
+from cloud_agent.content import Content
+from cloud_agent.marks import visible
 
 MAIL_PREFIX = "EMAIL_"
 DRAFT_PREFIX = "EMAIL_DRAFT_"
+# A mail to more people than this is an announcement: whom to answer is the owner's choice.
+MAX_COPIES = 20
+MAX_REFERENCES = 50
+
+# Fields of a note that a message may not set: ours; and `received`, a date in a note and a trace in a message.
+_NOTES_OWN = frozenset(
+    "email_id decision reason drafted_as draft_id kept status received priority attachments expires sha256".split()
+)
 
 _SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}(?<!\.)")
 # All of these are linear in a header's length: whoever writes a mail writes its headers.
@@ -35,11 +46,17 @@ class UnreadableMail(Exception):
 
 @dataclass(frozen=True)
 class Mail:
-    """What a mail says of itself. All text; addresses as written."""
+    """What a mail says of itself. All text; addresses as written.
+
+    `body` is what stands below the front matter, as it is: HTML, or a whole message (`is_message`) with its header.
+    `source`: the bytes of the body, where they say more than `body`: of a whole message, and of what is no UTF-8.
+    """
 
     email_id: str
     fields: dict[str, str]
     body: str
+    source: bytes = field(default=b"", repr=False, compare=False)
+    is_message: bool = False
 
     @property
     def sender(self) -> str:
@@ -56,6 +73,15 @@ class Mail:
     @property
     def draft_name(self) -> str:
         return f"{DRAFT_PREFIX}{self.slug}.md"
+
+    @cached_property
+    def content(self) -> Content:
+        """What a person sees of the mail, without what was hidden in it."""
+        source = self.source or encode(shown(self.body))
+        if self.is_message:
+            return message.content(source)
+        get = self.fields.get
+        return message.body(source, get("content_type", ""), get("content_transfer_encoding", ""))
 
     def fingerprint(self) -> str:
         """The same for two copies of one mail, whatever was annotated since: who wrote what."""
@@ -81,14 +107,42 @@ class Envelope:
 def parse(name: str, raw: bytes) -> Mail:
     """Read a mail file; `name` is its file name, whose stem stands in for a missing `email_id`.
 
+    A note that names no sender and holds a whole message (a `.eml` that somebody laid into the inbox, perhaps below our
+    own annotation) has the message's header fields as its own, but for those that the note sets itself. Below
+    a sender, a message is read as one too, and sets no field.
+
     Raises UnreadableMail for what is no text or says nothing at all.
     """
-    if b"\0" in raw:
-        raise UnreadableMail("it is a binary file, not text")
     fields, body = read_note(raw)
+    names_sender = bool(fields.get("from", "").strip())
+    is_message = message.looks_like_message(encode(body[:_HEAD]), traced=names_sender)
+    if b"\0" in raw and not is_message:
+        raise UnreadableMail("it is a binary file, not text")
     if not body.strip() and not fields.get("subject", "").strip():
         raise UnreadableMail("it has neither a subject nor a body")
-    return Mail(note_id(name, fields), {key: one_line(value) for key, value in fields.items()}, body)
+    email_id = note_id(name, fields)
+    source = b"" if body.isascii() or _is_utf8(raw) else _body_bytes(raw)
+    if is_message and not names_sender:
+        headers = message.fields(source or encode(body[: message.MAX_HEADER_BYTES]))
+        headers = {key: value for key, value in headers.items() if key not in _NOTES_OWN}
+        fields = headers | {key: value for key, value in fields.items() if value.strip() or key not in headers}
+    return Mail(email_id, {key: one_line(shown(value)) for key, value in fields.items()}, body, source, is_message)
+
+
+_HEAD = 16_384
+
+
+def _is_utf8(raw: bytes) -> bool:
+    try:
+        raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _body_bytes(raw: bytes) -> bytes:
+    """The bytes below the front matter; line ends become one newline."""
+    return encode(frontmatter.read(decode(raw))[1])
 
 
 def read_note(raw: bytes) -> tuple[dict[str, str], str]:
@@ -99,7 +153,7 @@ def read_note(raw: bytes) -> tuple[dict[str, str], str]:
 
 def note_id(name: str, fields: Mapping[str, str]) -> str:
     """The `email_id` of a mail or a draft, or what its file name stands for."""
-    return fields.get("email_id", "").strip() or shown(stem_id(name))
+    return frontmatter.inert(fields.get("email_id", "").strip() or shown(stem_id(name)))
 
 
 def decode(raw: bytes) -> str:
@@ -113,6 +167,8 @@ def encode(text: str) -> bytes:
 
 def shown(text: str) -> str:
     """Text for a person or the model: what is no Unicode character (a byte that is no UTF-8) becomes U+FFFD."""
+    if text.isascii():
+        return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
@@ -150,7 +206,7 @@ def addresses(*values: str) -> list[tuple[str, str]]:
     recipients must not.
     """
     found = []
-    text = one_line(", ".join(values))
+    text = visible(one_line(", ".join(values)))  # what nobody sees is no part of a name or an address
     closed = _QUOTES_CLOSED.match(text)
     assert closed is not None  # it matches the empty string
     text = text[: closed.end()] + text[closed.end() :].replace('"', " ")  # a quote that nobody closes quotes nothing
@@ -163,33 +219,62 @@ def addresses(*values: str) -> list[tuple[str, str]]:
             if len(bare) != 1:
                 continue
             name, address = "", bare[0]
+        if address.startswith("%"):  # `<%` begins code of Templater, a plugin of Obsidian
+            continue
         found.append((_unquoted(name.strip()), address))
     return found
 
 
-def envelope(mail: Mail) -> Envelope | None:
-    """Address the reply: Reply-To before From (RFC 5322 §3.6.2). None when nobody can be replied to."""
-    recipients = addresses(mail.fields.get("reply_to", "")) or addresses(mail.sender)
+def envelope(mail: Mail, own: Collection[str] = ()) -> Envelope | None:
+    """Address the reply: Reply-To before From (RFC 5322 §3.6.2). None when nobody can be replied to.
+
+    With the owner's `own` addresses known, lower case, the others of To and Cc get a copy (§3.6.3: a reply to all), as
+    long as they are MAX_COPIES at most; never a Bcc. Without them nobody does: the owner would write to himself.
+    """
+    recipients = _recipients(mail)
     if not recipients:
         return None
-    parent = _message_ids(mail.fields.get("message_id", ""))[:1]
-    grandparent = _message_ids(mail.fields.get("in_reply_to", ""))
-    earlier = _message_ids(mail.fields.get("references", "")) or (grandparent if len(grandparent) == 1 else [])
+    parent = message_ids(mail.fields.get("message_id", ""))[:1]
+    grandparent = message_ids(mail.fields.get("in_reply_to", ""))
+    earlier = message_ids(mail.fields.get("references", "")) or (grandparent if len(grandparent) == 1 else [])
+    others = others_of(mail, own)
     return Envelope(
         to=", ".join(dict.fromkeys(_format(name, address) for name, address in recipients)),
-        cc="",
+        cc=", ".join(_format(name, address) for name, address in others) if own and len(others) <= MAX_COPIES else "",
         subject=reply_subject(mail.subject),
         in_reply_to=parent[0] if parent else "",
-        references=" ".join(dict.fromkeys([*earlier, *parent])),
+        references=_bounded(list(dict.fromkeys([*earlier, *parent]))),
     )
+
+
+def _recipients(mail: Mail) -> list[tuple[str, str]]:
+    replies = addresses(mail.fields.get("reply_to", ""))
+    return replies if 0 < len(replies) <= MAX_COPIES else addresses(mail.sender)
+
+
+def _bounded(references: list[str]) -> str:
+    """The first of a thread and the last ones: what programs thread by."""
+    kept = references if len(references) <= MAX_REFERENCES else [references[0], *references[1 - MAX_REFERENCES :]]
+    return " ".join(kept)
+
+
+def others_of(mail: Mail, own: Collection[str] = ()) -> list[tuple[str, str]]:
+    """Who else a mail went to: To and Cc without the `own` addresses and those whom the reply goes to anyway."""
+    recipients = _recipients(mail)
+    known = {address.lower() for _, address in (*recipients, *addresses(mail.sender))} | set(own)
+    found: dict[str, tuple[str, str]] = {}
+    for name, address in addresses(mail.fields.get("to", ""), mail.fields.get("cc", "")):
+        if address.lower() not in known:
+            found.setdefault(address.lower(), (name, address))
+    return list(found.values())
 
 
 def reply_subject(subject: str) -> str:
     """One "Re: ", however many prefixes of whatever language were there (RFC 5322 §3.6.5)."""
-    rest = one_line(subject)
+    rest = visible(one_line(subject))
     if match := _REPLY_PREFIXES.match(rest):
         rest = rest[match.end() :]
-    return f"Re: {rest or '(no subject)'}"
+    return frontmatter.inert(f"Re: {rest or '(no subject)'}")
 
 
 def _unquoted(name: str) -> str:
@@ -198,12 +283,16 @@ def _unquoted(name: str) -> str:
     return name
 
 
-def _message_ids(value: str) -> list[str]:
-    return re.findall(r"<[^<>\s]+>", value) or ([f"<{value.strip()}>"] if _ADDRESS.fullmatch(value.strip()) else [])
+def message_ids(value: str) -> list[str]:
+    """The Message-IDs of a header, in its order (RFC 5322 §3.6.4)."""
+    return re.findall(r"<(?!%)[^<>\s]{1,990}>", value) or (
+        [f"<{value.strip()}>"] if _ADDRESS.fullmatch(value.strip()) else []
+    )
 
 
 def _format(name: str, address: str) -> str:
     # Not ASCII-encoded: this is shown to a person, the sender encodes it (RFC 2047).
+    name = frontmatter.inert(name)
     if not name:
         return address
     return formataddr((name, address)) if name.isascii() and address.isascii() else f'"{_quote(name)}" <{address}>'

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 
 import pytest
+from cloud_agent import frontmatter
+from cloud_agent.frontmatter import annotate
 from cloud_agent.mail import (
+    MAX_COPIES,
+    MAX_REFERENCES,
     Mail,
     UnreadableMail,
     addresses,
+    decode,
+    encode,
     envelope,
     is_mail_name,
+    note_id,
+    others_of,
     parse,
+    read_note,
     reply_subject,
     shown,
     slug,
@@ -177,6 +187,38 @@ def test_threading(fields: dict[str, str], in_reply_to: str, references: str) ->
     assert (made.in_reply_to, made.references) == (in_reply_to, references)
 
 
+def test_a_reply_to_all_needs_the_owners_addresses() -> None:
+    thread = mail(
+        to='Me <Me@Home.org>, "Bo, B" <bo@example.org>, ann@example.org',
+        cc="BO@example.org, c@example.org",
+        bcc="hidden@example.org",
+    )
+    alone, to_all = envelope(thread), envelope(thread, {"me@home.org"})
+    assert alone is not None and to_all is not None
+    assert (alone.cc, to_all.to) == ("", alone.to)
+    assert to_all.cc == '"Bo, B" <bo@example.org>, c@example.org'
+    assert [address for _, address in others_of(thread)] == ["Me@Home.org", "bo@example.org", "c@example.org"]
+
+
+def test_an_announcement_is_answered_to_its_sender_alone() -> None:
+    made = envelope(mail(to=", ".join(f"p{number}@example.org" for number in range(MAX_COPIES + 1))), {"me@home.org"})
+    assert made is not None
+    assert made.cc == ""
+
+
+def test_a_reply_to_with_a_crowd_in_it_is_not_followed() -> None:
+    made = envelope(mail(reply_to=", ".join(f"p{number}@evil.org" for number in range(MAX_COPIES + 1))))
+    assert made is not None
+    assert addresses(made.to) == addresses(mail().sender)
+
+
+def test_a_long_thread_keeps_its_first_and_its_last_messages() -> None:
+    made = envelope(mail(message_id="<new@x>", references=" ".join(f"<{number}@x>" for number in range(200))))
+    assert made is not None
+    ids = made.references.split()
+    assert (len(ids), ids[0], ids[1], ids[-1]) == (MAX_REFERENCES, "<0@x>", "<152@x>", "<new@x>")
+
+
 @pytest.mark.parametrize(
     ("subject", "expected"),
     [
@@ -199,10 +241,126 @@ def test_reply_subject(subject: str, expected: str) -> None:
 
 
 @given(
-    st.dictionaries(st.sampled_from(["from", "reply_to", "subject", "message_id", "references"]), st.text(max_size=80))
+    st.dictionaries(
+        st.sampled_from(["from", "reply_to", "to", "cc", "subject", "message_id", "references"]), st.text(max_size=80)
+    )
 )
 def test_no_header_can_add_a_header(fields: dict[str, str]) -> None:
-    made = envelope(Mail("x", fields, "text"))
+    made = envelope(Mail("x", fields, "text"), {"me@home.org"})
     if made is not None:
         for value in (made.to, made.cc, made.subject, made.in_reply_to, made.references):
             assert not set(value) & set("\r\n\0\x0b\x0c\x85\u2028\u2029")
+
+
+RAW = (
+    b"Return-Path: <ann@example.org>\r\nReceived: from x; Mon, 1 Jan 2026 10:00:00 +0000\r\n"
+    b"From: =?utf-8?q?J=C3=B6rg?= <ann@example.org>\r\nSubject: =?utf-8?q?Caf=C3=A9?=\r\nMessage-ID: <3@x>\r\n"
+    b"In-Reply-To: <2@x>\r\nReferences: <1@x>\r\n <2@x>\r\nDecision: reply\r\nDrafted-As: x\r\nEmail-Id: ../x\r\n"
+    b"Content-Type: text/plain; charset=iso-8859-1\r\nX-Mailer: y\r\n\r\nGr\xfc\xdfe\r\n"
+)
+
+
+def test_a_whole_message_is_a_mail() -> None:
+    read = parse("EMAIL_note.md", RAW)
+    assert (read.email_id, read.sender, read.subject) == ("note", "Jörg <ann@example.org>", "Café")
+    assert read.fields["x_mailer"] == "y"
+    assert read.content.text == "Grüße"
+    made = envelope(read)
+    assert made is not None
+    assert (made.in_reply_to, made.references) == ("<3@x>", "<1@x> <2@x> <3@x>")
+
+
+def test_a_message_sets_none_of_a_notes_own_fields() -> None:
+    assert not {"decision", "drafted_as", "received"} & set(parse("EMAIL_x.md", RAW).fields)
+
+
+@pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf", b"\r\n", b"From ann Mon Jan  1 10:00:00 2026\r\n"])
+def test_an_annotation_hides_no_message(start: bytes) -> None:
+    before = parse("EMAIL_x.md", start + RAW)
+    noted = {"decision": "skip", "reason": "automatic", "drafted_as": "EMAIL_DRAFT_x"}
+    after = parse("EMAIL_x.md", encode(annotate(decode(start + RAW), noted)))
+    assert (after.email_id, after.sender, after.content) == (before.email_id, before.sender, before.content)
+    assert after.fingerprint() == before.fingerprint()
+    assert after.fields == before.fields | noted
+
+
+def test_front_matter_wins_over_the_message_below_it() -> None:
+    read = parse("EMAIL_x.md", b"---\nsubject: mine\nemail_id: 7\nreply-to:\n---\n\n" + RAW)
+    assert (read.email_id, read.subject, read.sender) == ("7", "mine", "Jörg <ann@example.org>")
+
+
+def test_a_body_below_a_sender_sets_no_field() -> None:
+    read = parse("EMAIL_x.md", b"---\nfrom: bob@example.org\n---\n\n" + RAW)
+    assert set(read.fields) == {"from"}
+    assert read.content.text == "Grüße"
+    forwarded = "From: Ann\nSent: today\nTo: Bob\nSubject: x\nDate: y\n\nHello"
+    assert parse("EMAIL_x.md", f"---\nfrom: b@c.org\n---\n\n{forwarded}".encode()).content.text == forwarded
+
+
+@pytest.mark.parametrize(
+    ("raw", "text"),
+    [
+        (b"---\nfrom: a@b.org\ncontent-type: text/plain; charset=koi8-r\n---\n\xf0\xd2\xc9\xd7\xc5\xd4\n", "Привет"),
+        (b"---\nfrom: a@b.org\n---\ncaf\xe9\n", "café"),
+        ("---\nfrom: a@b.org\n---\n<p>Grüße<p hidden>x".encode(), "Grüße"),
+        ("---\nfrom: a@b.org\n---\ncafé\u200b\n".encode(), "café"),
+    ],
+)
+def test_content_of_a_note(raw: bytes, text: str) -> None:
+    read = parse("EMAIL_x.md", raw)
+    assert read.content.text == text
+    assert read.content is read.content  # read once
+
+
+@pytest.mark.parametrize(
+    ("raw", "fingerprint"),
+    [
+        (b"---\nfrom: a@b.org\nsubject: Hi\n---\n\nHello\n", "a@b.org\0Hi\0Hello"),
+        (b"---\nsubject: Hi\n---\n\ncaf\xe9\n", "\0Hi\0caf\ufffd"),
+        (b"---\nfrom: a@b.org\n---\n<p>x</p>\n", "a@b.org\0\0<p>x</p>"),
+        (b"Subject: of a plain note\n\nText\n", "\0\0Subject: of a plain note\n\nText"),
+    ],
+)
+def test_a_notes_fingerprint_is_over_what_stands_in_it(raw: bytes, fingerprint: str) -> None:
+    assert parse("EMAIL_x.md", raw).fingerprint() == hashlib.sha256(fingerprint.encode()).hexdigest()
+
+
+TEMPLATER = "<% tp.system.prompt() %>"
+
+
+def test_nothing_of_a_mail_is_code_of_a_plugin_in_the_properties_of_its_draft() -> None:
+    fields = dict.fromkeys(("subject", "to", "cc", "in_reply_to"), TEMPLATER)
+    for sender in (f'"{TEMPLATER}" <ann@x.org>', "Ann <ann@x.org>, Bob <%/*@x.org>", f"Ann {TEMPLATER} <ann@x.org>"):
+        mail = Mail(TEMPLATER, {**fields, "from": sender, "message_id": "<%f(1)%>", "references": "<%f()%> <1@x>"}, "x")
+        made = envelope(mail, ("me@o.org",))
+        assert made is not None
+        assert "<%" not in "".join((made.to, made.cc, made.subject, made.in_reply_to, made.references))
+        assert made.references == "<1@x>"
+
+
+def test_an_id_that_is_code_of_a_plugin_is_one_id_in_the_mail_and_in_its_draft() -> None:
+    raw = f"---\nemail_id: {TEMPLATER}\nfrom: a@x.org\nsubject: x\n---\nhi".encode()
+    mail = parse("EMAIL_1.md", raw)
+    assert mail.email_id == "< % tp.system.prompt() %>"
+    written = frontmatter.dump({"email_id": mail.email_id}, "x").encode()
+    assert note_id("EMAIL_DRAFT_1.md", read_note(written)[0]) == mail.email_id
+
+
+@pytest.mark.parametrize(
+    ("sender", "to"),
+    [
+        ("ann@a.org\u200b", "ann@a.org"),
+        ("Ann\u202e <ann@a.org>", "Ann <ann@a.org>"),
+        ("ann@a.org\u202egro.e@eve", "ann@a.orggro.e"),
+    ],
+)
+def test_a_recipient_holds_nothing_that_nobody_sees(sender: str, to: str) -> None:
+    made = envelope(Mail("1", {"from": sender, "subject": "x\u202ey"}, "x"))
+    assert made is not None
+    assert (made.to, made.subject) == (to, "Re: xy")
+
+
+def test_a_message_id_has_a_bounded_length() -> None:
+    made = envelope(Mail("1", {"from": "a@x.org", "references": f"<{'a' * 5000}@x> <1@x>"}, "x"))
+    assert made is not None
+    assert made.references == "<1@x>"
