@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from functools import cache
-from importlib import resources
-from typing import Any
+
+from cloud_agent import models
 
 FOLDER = "Logs/API_Usage"
 _HEADER = (
@@ -17,14 +15,20 @@ _HEADER = (
     "| Time | Agent | Model | Prompt Tokens | Completion Tokens | Cost (USD) | Task Type |\n"
     "| --- | --- | --- | --- | --- | --- | --- |\n"
 )
-# The API may answer an alias with the snapshot behind it, at the same price: claude-x-1-20260101.
-_SNAPSHOT = re.compile(r"-\d{8}$")
-_COST = re.compile(r"\|\s*\$([0-9]+(?:\.[0-9]+)?)\s*\|[^|]*\|\s*$")
+UNPRICED = "unpriced"  # the tokens are known, the model's price is not
+UNKNOWN = "unknown"  # the request went out and no answer came: it may have been paid for
+
+# A row of the table, however a person or an editor laid it out: its first cell is a time, its cost the cell that
+# begins with a dollar sign, perhaps escaped or in bold. A total that somebody wrote below has no time.
+_TIME = re.compile(r"\d{1,2}:\d\d")
+_COST = re.compile(r"[\\*_`]*\$ ?([0-9]+(?:[.,][0-9]+)*)[*_`]*")
+_NO_COST = re.compile(rf"[*_`]*(?:{UNPRICED}|{UNKNOWN})\b", re.IGNORECASE)
+_AT_MOST = re.compile(rf"(?:{UNPRICED}|{UNKNOWN}), at most ([\\]?\$[0-9.,]+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Usage:
-    """Tokens of one call. The prompt's total is the sum of input, cache writes and cache reads."""
+    """Tokens of one call. The prompt's total is the sum of input, cache writes and cache reads; thinking is output."""
 
     input: int = 0
     output: int = 0
@@ -44,31 +48,51 @@ def header(day: date) -> str:
     return _HEADER.format(day=day.isoformat())
 
 
-def row(moment: datetime, agent: str, model: str, usage: Usage, task: str) -> str:
-    """One line of the table. A model without a known price is `unpriced`, never guessed."""
+def row(moment: datetime, agent: str, model: str, usage: Usage, task: str, at_most: float | None = None) -> str:
+    """One line of the table. A model without a known price is `unpriced`, never guessed.
+
+    The API may answer with another model than was asked for: `at_most`, US dollars, is what the call was allowed then.
+    """
     dollars = cost(model, usage, moment.date())
-    shown = "unpriced" if dollars is None else f"${dollars:.6f}"
-    cells = (moment.strftime("%H:%M:%S"), agent, model, usage.prompt, usage.output, shown, task)
-    return "| " + " | ".join(str(cell).replace("|", "/") for cell in cells) + " |\n"
+    shown = (f"{UNPRICED}, at most ${at_most:.6f}" if at_most else UNPRICED) if dollars is None else f"${dollars:.6f}"
+    return _line(moment, agent, model, str(usage.prompt), str(usage.output), shown, task)
+
+
+def unknown_row(moment: datetime, agent: str, model: str, at_most: float, task: str) -> str:
+    """The line of a call that went out and was not answered: it may have been paid for, `at_most` US dollars (0 where
+    the model has no price)."""
+    shown = f"{UNKNOWN}, at most ${at_most:.6f}" if at_most else UNKNOWN
+    return _line(moment, agent, model, "?", "?", shown, task)
 
 
 def cost(model: str, usage: Usage, day: date) -> float | None:
     """US dollars of a call on that day, or None for a model without a price."""
-    table = _prices()
-    prices = table["models"].get(model) or table["models"].get(_SNAPSHOT.sub("", model), ())
-    dated = [entry for entry in prices if entry["from"] <= day.isoformat()]
-    if not dated:
+    price = models.price(model, day, usage.prompt)
+    if price is None:
         return None
-    price = dated[-1]
-    input_tokens = (
-        usage.input + usage.cache_write * table["cache_write_factor"] + usage.cache_read * table["cache_read_factor"]
+    dollars = (
+        usage.input * price.input
+        + usage.output * price.output
+        + usage.cache_write * price.cache_write
+        + usage.cache_read * price.cache_read
     )
-    return float(input_tokens * price["input"] + usage.output * price["output"]) / 1e6
+    return dollars / 1e6
 
 
 def spent(text: str) -> float:
     """The sum of a day's table, US dollars."""
-    return sum(float(match[1]) for line in text.splitlines() if (match := _COST.search(line)))
+    return sum(next(filter(None, map(_dollars, cells)), 0.0) for cells in _rows(text))
+
+
+def at_most(text: str) -> float:
+    """What a day's calls have cost at most, US dollars: `spent`, and those of unknown outcome at their worst."""
+    unknown = (_AT_MOST.search(cell) for cells in _rows(text) for cell in cells[1:])
+    return spent(text) + sum(_dollars(match[1]) for match in unknown if match is not None)
+
+
+def unpriced(text: str) -> int:
+    """How many calls of a day's table have no known cost: unpriced, or of unknown outcome. `spent` leaves them out."""
+    return sum(1 for cells in _rows(text) if any(map(_NO_COST.match, cells[1:])))
 
 
 def spent_on(days: Iterable[date], read: Callable[[str], str]) -> float:
@@ -76,12 +100,38 @@ def spent_on(days: Iterable[date], read: Callable[[str], str]) -> float:
     return sum(spent(read(path(day))) for day in days)
 
 
+def at_most_on(days: Iterable[date], read: Callable[[str], str]) -> float:
+    """US dollars that these days have cost at most, for a budget; `read` as for `spent_on`."""
+    return sum(at_most(read(path(day))) for day in days)
+
+
+def unpriced_on(days: Iterable[date], read: Callable[[str], str]) -> int:
+    """How many calls of these days have no known cost; `read` as for `spent_on`."""
+    return sum(unpriced(read(path(day))) for day in days)
+
+
 def week_of(day: date) -> list[date]:
     """The days of `day`'s week up to `day`, Monday first."""
     return [day - timedelta(days=back) for back in range(day.weekday(), -1, -1)]
 
 
-@cache
-def _prices() -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads(resources.files("cloud_agent").joinpath("prices.json").read_text("utf-8"))
-    return loaded
+def _line(moment: datetime, *cells: str) -> str:
+    whole = (moment.strftime("%H:%M:%S"), *cells)
+    return "| " + " | ".join(" ".join(cell.replace("|", "/").split()) for cell in whole) + " |\n"
+
+
+def _rows(text: str) -> Iterator[list[str]]:
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
+        if len(cells) > 1 and _TIME.match(cells[0]):
+            yield cells
+
+
+def _dollars(cell: str) -> float:
+    """`$0.5`, also as `$0,5` and `$1,234.5` (no call costs thousands, so a lone comma is a decimal one); else 0."""
+    match = _COST.fullmatch(cell)
+    if match is None:
+        return 0.0
+    text = match[1].replace(",", "") if "." in match[1] else match[1]
+    whole, _, rest = text.replace(",", ".").partition(".")
+    return float(f"{whole}.{rest}") if "." not in rest else 0.0

@@ -1,8 +1,9 @@
 """A stand-in of Claude's Messages API: real HTTP, the real wire format, no model.
 
 It checks a request as the API does (key, version header, known parameters, the shape of messages and of the output
-schema) and answers with a thinking block before the text, as current models do. The text it writes is recognisably
-not Claude's. Standard library only: the demo runs it on the git host with the distribution's Python.
+schema), answers with a thinking block before the text, as current models do, and keeps a prompt cache. The text it
+writes is recognisably not Claude's. It can also fail in the ways that networks and proxies do: see Answer. Standard
+library only: the demo runs it on the git host with the distribution's Python.
 
     python3 messages_api.py --host 0.0.0.0 --port 8080 --latency 1.0
 """
@@ -30,14 +31,26 @@ KNOWN_PARAMETERS = frozenset(
 SIGNATURE = "(Written by the stand-in of the Messages API, not by Claude.)"
 
 
+CACHE_SECONDS = 300.0
+CACHE_MINIMUM_TOKENS = 1024
+
+
 @dataclass
 class Answer:
-    """What the server sends back: an HTTP status, a body, extra headers, seconds to wait before."""
+    """What the server sends back: an HTTP status, a body, extra headers, seconds to wait before.
+
+    `raw` is sent instead of the body as JSON. `cut` closes the connection after so many bytes of the body. `dribble`
+    sends one byte in so many seconds: of the body, or with `from_the_start` of the headers too.
+    """
 
     status: int
     body: Json
     headers: dict[str, str] = field(default_factory=dict)
     delay: float = 0.0
+    raw: bytes | None = None
+    cut: int | None = None
+    dribble: float = 0.0
+    from_the_start: bool = False
 
 
 Behaviour = Callable[[Json], Answer]
@@ -75,6 +88,27 @@ def message(request: Json, text: str, *, stop_reason: str = "end_turn", thinking
             },
         },
     )
+
+
+def thinking_only(request: Json) -> Answer:
+    """A model that thought until its tokens were used up."""
+    made = message(request, "", stop_reason="max_tokens")
+    made.body["content"] = made.body["content"][:1]
+    return made
+
+
+def spend_limit() -> Answer:
+    """The monthly limit of the organization's tier, a 429 that no waiting mends."""
+    made = error(
+        429, "rate_limit_error", "You have reached the monthly limit of your usage tier.", {"retry-after": "60"}
+    )
+    made.body["error"]["details"] = {"error_code": "enforced_spend_limit_reached"}
+    return made
+
+
+def page(html: str = "<html>Log in to the network</html>", status: int = 200) -> Answer:
+    """What a proxy or a hotel's network answers instead."""
+    return Answer(status, {}, {"content-type": "text/html"}, raw=html.encode())
 
 
 def draft_for(request: Json) -> Answer:
@@ -128,6 +162,14 @@ def check(request: Any, headers: dict[str, str]) -> Answer | None:
             return error(400, "invalid_request_error", "messages.0.role: Input should be 'user' or 'assistant'")
         if not text_of(one.get("content", "")).strip():
             return error(400, "invalid_request_error", "messages: text content blocks must be non-empty")
+    blocks = request.get("system", "")
+    if not isinstance(blocks, str):
+        if not isinstance(blocks, list) or not all(
+            isinstance(block, dict) and block.get("type") == "text" and block.get("text") for block in blocks
+        ):
+            return error(400, "invalid_request_error", "system: Input should be a string or a list of text blocks")
+        if any(block.get("cache_control", {"type": "ephemeral"}).get("type") != "ephemeral" for block in blocks):
+            return error(400, "invalid_request_error", "system.0.cache_control.type: Input should be 'ephemeral'")
     output_format = request.get("output_config", {}).get("format")
     if output_format is not None:
         if output_format.get("type") != "json_schema":
@@ -162,6 +204,8 @@ class MessagesAPI(ThreadingHTTPServer):
         self.latency = latency
         self.requests: list[Json] = []
         self.lock = threading.Lock()
+        self.clock = time.monotonic
+        self.cache: dict[tuple[str, str], float] = {}
 
     @property
     def url(self) -> str:
@@ -173,13 +217,37 @@ class MessagesAPI(ThreadingHTTPServer):
             return refusal
         with self.lock:
             self.requests.append(request)
-        return self.behaviour(request)
+        answer = self.behaviour(request)
+        if answer.status == 200 and "usage" in answer.body:
+            self._count_cache(request, answer.body["usage"])
+        return answer
+
+    def _count_cache(self, request: Json, usage: Json) -> None:
+        """Prompt caching as the API reports it: the prefix up to the last marked block of `system`."""
+        blocks = request.get("system", "")
+        marked = [n for n, block in enumerate(blocks) if isinstance(block, dict) and "cache_control" in block]
+        if not marked:
+            return
+        prefix = text_of(blocks[: marked[-1] + 1])
+        tokens = len(prefix) // 4
+        if tokens < CACHE_MINIMUM_TOKENS:
+            return
+        key, now = (request["model"], prefix), self.clock()
+        with self.lock:
+            warm = now - self.cache.get(key, -CACHE_SECONDS) < CACHE_SECONDS
+            self.cache[key] = now
+        usage["input_tokens"] -= tokens
+        usage["cache_read_input_tokens" if warm else "cache_creation_input_tokens"] += tokens
 
 
 class _Handler(BaseHTTPRequestHandler):
     server: MessagesAPI
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
+
+    def handle(self) -> None:
+        with contextlib.suppress(ConnectionError):  # the client left
+            super().handle()
 
     def do_POST(self) -> None:
         raw = self.rfile.read(int(self.headers.get("content-length", 0)))
@@ -201,16 +269,32 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(error(404, "not_found_error", f"no such path: {self.path}"))
 
     def _send(self, answer: Answer) -> None:
-        body = json.dumps(answer.body, ensure_ascii=False).encode()
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the client gave up waiting
-            self.send_response(answer.status)
-            self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(body)))
-            self.send_header("request-id", answer.body.get("request_id", f"req_{uuid.uuid4().hex[:24]}"))
-            for name, value in answer.headers.items():
+        body = json.dumps(answer.body, ensure_ascii=False).encode() if answer.raw is None else answer.raw
+        headers = {
+            "content-type": "application/json",
+            "content-length": str(len(body)),
+            "request-id": answer.body.get("request_id", f"req_{uuid.uuid4().hex[:24]}"),
+        }
+        with contextlib.suppress(OSError):  # the client gave up waiting
+            if answer.from_the_start:
+                self._dribble(f"HTTP/1.1 {answer.status} OK\r\n".encode(), answer.dribble)
+            else:
+                self.send_response(answer.status)
+            for name, value in (headers | answer.headers).items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(body)
+            if answer.cut is not None:
+                self.wfile.write(body[: answer.cut])
+                self.close_connection = True
+            elif answer.dribble:
+                self._dribble(body, answer.dribble)
+            else:
+                self.wfile.write(body)
+
+    def _dribble(self, data: bytes, seconds: float) -> None:
+        for byte in data:
+            self.wfile.write(bytes([byte]))
+            time.sleep(seconds)
 
     def log_message(self, format: str, *args: Any) -> None:
         """Silence: the tests read `requests`, the demo shows results."""
