@@ -14,10 +14,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from cloud_agent import frontmatter
+from cloud_agent import frontmatter, screen
 from cloud_agent.mail import Envelope, Mail, shown
+from cloud_agent.marks import visible
 
 ORIGINAL_MARKER = "<!-- The original mail, for reference. What stands below this line is not part of the reply. -->"
+HOW_TO_DECIDE = (
+    "To approve, move this file to `Approved/Email/`, edited or as it is: what stands above the line is what is sent.\n"
+    "To reject, move it to `Rejected/Email/`; a line `reason: …` at the top of the file says why."
+)
 EXPIRES_AFTER = timedelta(days=14)
 
 
@@ -31,6 +36,7 @@ class Draft:
     missing_facts: tuple[str, ...]
     flags: tuple[str, ...]
     model: str
+    prompt: str  # its version
 
 
 def render(mail: Mail, envelope: Envelope, draft: Draft, created: datetime) -> str:
@@ -47,6 +53,7 @@ def render(mail: Mail, envelope: Envelope, draft: Draft, created: datetime) -> s
         "status": "pending",
         "created": stamp(created),
         "model": draft.model,
+        "prompt": draft.prompt,
         "decision": "reply",
         "reason": draft.reason,
         "confidence": draft.confidence,
@@ -55,15 +62,12 @@ def render(mail: Mail, envelope: Envelope, draft: Draft, created: datetime) -> s
         "expires": stamp(created + EXPIRES_AFTER),
         "sha256": digest(envelope, body),
     }
-    return frontmatter.dump(fields, f"{body}\n\n{ORIGINAL_MARKER}\n\n{quote(mail)}")
+    return frontmatter.dump(fields, f"{body}\n\n{ORIGINAL_MARKER}\n\n{HOW_TO_DECIDE}\n\n{quote(mail)}")
 
 
 def reply_text(text: str) -> str:
-    """The model's text, unable to end the reply early or to open a second front matter."""
-    lines = [line.rstrip() for line in shown(text).replace("\r\n", "\n").replace("\r", "\n").split("\n")]
-    lines = [line.replace("<!--", "&lt;!--") for line in lines]
-    body = "\n".join(lines).strip()
-    return re.sub(r"\A(---|\.\.\.)$", r"\\\1", body, flags=re.MULTILINE)
+    """The model's text as it stands in the file: safe to open, no white space at the ends of it and of its lines."""
+    return "\n".join(line.rstrip() for line in screen.neutral(text).split("\n")).strip()
 
 
 def reply_of(text: str) -> str:
@@ -87,13 +91,14 @@ def digest(envelope: Envelope, body: str) -> str:
 
 def quote(mail: Mail) -> str:
     """The original as a block quote that holds a code block longer than any fence in it."""
-    original = shown(mail.body).strip()
-    head = [f"From: {mail.sender}", f"Subject: {mail.subject}"]
+    original = shown(mail.content.text).strip()
+    head = [f"From: {visible(mail.sender)}", f"Subject: {visible(mail.subject)}"]
     if received := mail.fields.get("received") or mail.fields.get("date"):
-        head.append(f"Date: {received}")
-    longest = max((len(run) for run in re.findall(r"`+", original)), default=0)
+        head.append(f"Date: {visible(received)}")
+    longest = max((len(run) for run in re.findall(r"`+", "\n".join([*head, original]))), default=0)
     fence = "`" * max(3, longest + 1)
-    return "\n".join(f"> {line}".rstrip() for line in [f"{fence}text", *head, "", *original.split("\n"), fence])
+    lines = [f"{fence}text", *head, "", *original.split("\n"), fence]
+    return frontmatter.inert("\n".join(f"> {line}".rstrip() for line in lines))  # in code blocks too
 
 
 def stamp(moment: datetime) -> str:
