@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -15,6 +16,11 @@ TITLE = "# Dashboard"
 MAX_ENTRIES = 50
 # An entry as the agents write it, with the machine's time.
 _ENTRY = re.compile(r"- \d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z ")
+# What Claude costs, one line an agent.
+_SPEND = re.compile(
+    r"Claude: \$(?P<today>\d{1,15}\.\d{1,9}) today, \$(?P<week>\d{1,15}\.\d{1,9}) this week "
+    r"\((?P<agent>[a-z0-9-]{1,32}), (?P<day>\d{4}-\d\d-\d\d)\)"
+)
 
 
 def add_entries(text: str, entries: Sequence[str]) -> str:
@@ -31,6 +37,49 @@ def add_entries(text: str, entries: Sequence[str]) -> str:
     return joined.replace("\n", "\r\n") if "\r\n" in text else joined
 
 
+def spend_line(
+    agent: str,
+    day: date,
+    today: float,
+    week: float,
+    unpriced: int = 0,
+    day_budget: float | None = None,
+    week_budget: float | None = None,
+) -> str:
+    """What Claude costs, US dollars, as of a day; `unpriced` is the number of calls whose cost is not known."""
+    budgets = [f"{_dollars(day_budget)} a day"] if day_budget is not None else []
+    budgets += [f"{_dollars(week_budget)} a week"] if week_budget is not None else []
+    parts = [f"Claude: {_dollars(today)} today, {_dollars(week)} this week ({agent}, {day.isoformat()})"]
+    parts += [f"budget {', '.join(budgets)}"] if budgets else []
+    parts += [f"{unpriced} call{'' if unpriced == 1 else 's'} of unknown cost"] if unpriced else []
+    return "; ".join(parts)
+
+
+def _dollars(amount: float) -> str:
+    """Cents, and hundredths of them below ten cents."""
+    return f"${amount:.4f}" if 0 < amount < 0.0995 else f"${amount:.2f}"
+
+
+def set_spend(text: str, line: str) -> str:
+    """Put an agent's line of spend_line in the place of its last one, or at the top of the section."""
+    before, section, after = split(text)
+    agent = _agent(line)
+    lines = section.split("\n") if section else []
+    mine = [number for number, old in enumerate(lines) if _agent(old) == agent]
+    if mine:
+        lines = [line if number == mine[0] else old for number, old in enumerate(lines) if number not in mine[1:]]
+    else:
+        lines.insert(0, line)
+    joined = join(before, "\n".join(lines), after)
+    return joined.replace("\n", "\r\n") if "\r\n" in text else joined
+
+
+def _agent(line: str) -> str | None:
+    """Whose line of spend_line this is, None for any other line."""
+    match = _SPEND.match(line)
+    return match["agent"] if match else None
+
+
 def merge(base: str | None, cloud: str, local: str) -> str:
     """Join two versions of the note. `base` is what both come from, None where there is no such version.
 
@@ -38,6 +87,8 @@ def merge(base: str | None, cloud: str, local: str) -> str:
     | ---                                        | ---
     | entries (`- 2026-02-16T10:00:00Z …`)       | those of both sides, newest first, MAX_ENTRIES at most; what a side
     |                                            | removed since the base stays removed
+    | what Claude costs, a line an agent         | the side's that changed it; both, or no base: the newer, by its day
+    |                                            | and that day's sum. They come to the top of the section
     | the other lines of `## Updates`            | the side's that changed them; both, or no base: Cloud's
     | what stands before the section, and after  | the side's that changed it; both, or no base: Local's
     | the line ending                            | likewise
@@ -50,6 +101,7 @@ def merge(base: str | None, cloud: str, local: str) -> str:
     clouds = _first(here.section, old, there.section)
     locals_ = _first(there.section, old, here.section)
     entries = _united(old, clouds, locals_)
+    spend = _spend(_spends(old or ""), _spends(clouds), _spends(locals_))
     others = _changed(None if was is None else _others(old or ""), _others(clouds), _others(locals_))
     # Code fences of two versions can pair up over our heading: then less is taken from two versions.
     for (first, last), (above, below) in (
@@ -57,7 +109,7 @@ def merge(base: str | None, cloud: str, local: str) -> str:
         ((there.before, there.after), _others(clouds)),
         ((there.before, there.after), ([], [])),
     ):
-        section = "\n".join([*above, *entries, *below]).strip("\n")
+        section = "\n".join([*spend, *above, *entries, *below]).strip("\n")
         text = join(first, section, last)
         if split(text) == (first or TITLE, section, last):
             break
@@ -86,10 +138,36 @@ def _entries(section: str) -> list[str]:
 
 
 def _others(section: str) -> tuple[list[str], list[str]]:
-    """The section's lines that are no entries: those above the first entry, and the rest."""
-    lines = section.split("\n") if section else []
+    """The section's lines that are neither entries nor spend: those above the first entry, and the rest."""
+    lines = [line for line in section.split("\n") if _agent(line) is None] if section else []
     first = next((number for number, line in enumerate(lines) if _ENTRY.match(line)), len(lines))
     return lines[:first], [line for line in lines[first:] if not _ENTRY.match(line)]
+
+
+def _spends(section: str) -> dict[str, str]:
+    """By agent, the newest line of what Claude costs."""
+    found: dict[str, str] = {}
+    for line in section.split("\n"):
+        agent = _agent(line)
+        if agent is not None:
+            found[agent] = max(found.get(agent, line), line, key=_age)
+    return found
+
+
+def _age(line: str) -> tuple[str, float, float, str]:
+    """Grows with the age of the numbers in a line of spend_line. A day's sum only grows."""
+    match = _SPEND.match(line)
+    return (match["day"], float(match["today"]), float(match["week"]), line) if match else ("", 0.0, 0.0, line)
+
+
+def _spend(was: dict[str, str], cloud: dict[str, str], local: dict[str, str]) -> list[str]:
+    """One line an agent, by agent."""
+    lines = []
+    for agent in sorted({*cloud, *local}):
+        here, there, old = cloud.get(agent), local.get(agent), was.get(agent)
+        line = _changed(old, here, there) if old in (here, there) else max(filter(None, (here, there)), key=_age)
+        lines += [line] if line is not None else []
+    return lines
 
 
 def _changed(base: T | None, preferred: T, other: T) -> T:
@@ -159,8 +237,8 @@ def join(before: str, section: str, after: str) -> str:
 
 
 def plain(text: str, limit: int = 120) -> str:
-    """Words of a mail as text that markdown and Obsidian leave alone: no link, image, embed, tag or code."""
-    short = " ".join(text.split())
+    """Words of a mail as text that markdown and Obsidian leave alone: no link, image, embed, tag, property or code."""
+    short = "".join(letter for letter in " ".join(text.split()) if letter.isprintable())  # nothing turns the line
     if len(short) > limit:
         short = short[: limit - 1] + "…"
-    return re.sub(r"([\\`*_\[\]<>#|~=$%{}!^])", r"\\\1", short).replace("://", ":\u200b//")
+    return re.sub(r"([\\`*_\[\]<>#|~=$%{}!^])", r"\\\1", short).replace("::", ": :").replace("://", ":\u200b//")

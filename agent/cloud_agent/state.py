@@ -95,6 +95,25 @@ class State:
     def _write_alerts(self, alerts: dict[str, dict[str, str]]) -> None:
         write_whole(self.folder / "alerts.json", json.dumps(alerts, indent=1).encode() + b"\n")
 
+    def heads(self, log: str) -> dict[str, Any]:
+        """What is remembered of a log: actor -> {"hash" of its last line, "month" of that, "first" hash by month}."""
+        return read_json(self.folder / f"head-{log}.json")
+
+    def head(self, log: str, actor: str) -> str:
+        """The hash of the actor's last line, "" where none is remembered."""
+        kept = self.heads(log).get(actor)
+        digest = kept.get("hash") if isinstance(kept, dict) else None
+        return digest if isinstance(digest, str) else ""
+
+    def keep_head(self, log: str, actor: str, digest: str, month: str) -> None:
+        """Remember one more line, its actor's last. The caller holds the tree lock."""
+        heads = self.heads(log)
+        kept = heads.get(actor)
+        first = kept.get("first") if isinstance(kept, dict) else None
+        first = {month: digest, **first} if isinstance(first, dict) else {month: digest}
+        heads[actor] = {"hash": digest, "month": month, "first": first}
+        write_whole(self.folder / f"head-{log}.json", json.dumps(heads, indent=1).encode() + b"\n")
+
     def count_try(self, key: str) -> int:
         """Count a failed try of a mail and return how many there were."""
         tries = read_json(self.folder / "tries.json")

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from cloud_agent import usage
+from cloud_agent import audit, usage
 from cloud_agent.config import Config
 from cloud_agent.state import State
-from cloud_agent.vault import INBOX, LOCAL, NEEDS_ACTION, PENDING, Vault
+from cloud_agent.vault import INBOX, LOCAL, NEEDS_ACTION, PENDING, Vault, lock
 
 # A beat may be late by one more interval and the longest step before the loop counts as not living.
 _GRACE_SECONDS = 180.0
@@ -28,10 +29,12 @@ def collect(config: Config, now: datetime) -> dict[str, Any]:
     # On the owner's own machine nothing need draft.
     judged = [loop for name, loop in loops.items() if loop["finished"] or config.agent_name != LOCAL or name == "sync"]
     last_sync = loops["sync"].get("succeeded") or None
-    today = now.date()
+    checked = _audit(vault, state, now)
     alerts = [{"key": key, **alert} for key, alert in sorted(state.alerts().items())]
     return {
-        "healthy": all(loop["alive"] and loop["result"] == "ok" for loop in judged) and not alerts,
+        "healthy": all(loop["alive"] and loop["result"] == "ok" for loop in judged)
+        and not alerts
+        and not checked.fault,
         "loops": loops,
         "queues": {
             "inbox": len([name for name in vault.names(INBOX) if name.startswith("EMAIL_")]),
@@ -41,9 +44,9 @@ def collect(config: Config, now: datetime) -> dict[str, Any]:
         },
         "last_sync": last_sync,
         "last_sync_age_seconds": _age(last_sync, now),
-        "spent_today_usd": round(usage.spent_on([today], vault.read_text), 6),
-        "spent_this_week_usd": round(usage.spent_on(usage.week_of(today), vault.read_text), 6),
+        **_spend(config, vault, now.date()),
         "alerts": alerts,
+        "audit": {"entries": checked.entries, "fault": checked.fault},
     }
 
 
@@ -64,9 +67,44 @@ def render(report: dict[str, Any]) -> str:
     )
     age = report["last_sync_age_seconds"]
     lines.append(f"synced: {f'{age:.0f} s ago' if age is not None else 'never'}")
-    lines.append(f" spent: ${report['spent_today_usd']:.4f} today, ${report['spent_this_week_usd']:.4f} this week")
+    lines.append(f" spent: {_spent(report, 'today', 'day')}, {_spent(report, 'this_week', 'week')}")
+    if unpriced := report["unpriced_calls_this_week"]:
+        calls = f"{unpriced} call{'' if unpriced == 1 else 's'}"
+        lines[-1] += f"; and {calls} of unknown cost this week, see {usage.FOLDER}/"
+    audited = report["audit"]
+    lines.append(f" audit: {audited['fault'] or 'the chain holds'} ({audited['entries']} records)")
     lines += [f" alert: {alert['message']} (since {alert['since']})" for alert in report["alerts"]]
     return "\n".join(lines)
+
+
+def _spend(config: Config, vault: Vault, today: date) -> dict[str, float | int | None]:
+    """US dollars; a budget that is not set, and what is left of it, are None. Below 0 is overspent."""
+    found: dict[str, float | int | None] = {}
+    for name, days, unit, budget in (
+        ("today", [today], "day", config.budget_usd_per_day),
+        ("this_week", usage.week_of(today), "week", config.budget_usd_per_week),
+    ):
+        spent = usage.spent_on(days, vault.read_text)
+        found[f"spent_{name}_usd"] = round(spent, 6)
+        found[f"budget_usd_per_{unit}"] = budget
+        found[f"left_{name}_usd"] = None if budget is None else round(budget - spent, 6)
+        found[f"unpriced_calls_{name}"] = usage.unpriced_on(days, vault.read_text)
+    return found
+
+
+def _spent(report: dict[str, Any], name: str, unit: str) -> str:
+    text = f"${report[f'spent_{name}_usd']:.4f} {name.replace('_', ' ')}"
+    budget, left = report[f"budget_usd_per_{unit}"], report[f"left_{name}_usd"]
+    return text if budget is None else f"{text} (${max(left, 0.0):.4f} left of ${budget:.2f} a {unit})"
+
+
+def _audit(vault: Vault, state: State, now: datetime) -> audit.Audit:
+    """Sync may rewrite a log while it is read: what seems broken is looked at once more while nobody writes."""
+    found = audit.verify(vault, state, now)
+    if found.fault:
+        with contextlib.suppress(OSError), lock(state.tree_lock):
+            found = audit.verify(vault, state, now)
+    return found
 
 
 def is_loop_process(pid: object, loop: str) -> TypeGuard[int]:

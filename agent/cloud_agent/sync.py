@@ -106,7 +106,7 @@ class Syncer:
         self.sleep = sleep
         self.jitter = jitter
         self.vault = Vault(config.vault_path, config.agent_name)
-        self.journal = Journal(self.vault, config.agent_name, "sync", clock)
+        self.journal = Journal(self.vault, config.agent_name, "sync", clock, state)
         self.git = Git(config.vault_path, config.agent_name, config.git_ssh_key_path, state.folder, stopping)
         self.git_folder = config.vault_path / ".git"
         self.branch = f"refs/heads/{config.git_branch}"
@@ -395,7 +395,7 @@ class Syncer:
             if self.state.raise_alert(f"held {path}", f"{path} is not synced: {why}", self.clock()):
                 log.warning("%s is held back: %s", path, why)
                 self.journal.tell(f"Not synced: {dashboard.plain(path)}: {dashboard.plain(why, 300)}")
-                self.journal.record("held_back", path, reason=why)
+                self.journal.record("held_back", path, result="failure", reason=why)
                 told = True
         return told
 
@@ -666,7 +666,7 @@ class Syncer:
         with lock(self.state.tree_lock), contextlib.suppress(OSError):
             if kind != "offline":
                 self.journal.tell(f"Sync waits for somebody: {dashboard.plain(message, 300)}")
-            self.journal.record("sync_failed", kind, message=message)
+            self.journal.record("sync_failed", kind, result="failure", message=message)
 
     def _note_busy(self, reason: str) -> None:
         """Somebody else at work is ordinary; for longer than a moment it is a failure, and is told."""

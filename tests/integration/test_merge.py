@@ -5,11 +5,14 @@ from __future__ import annotations
 import subprocess
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from datetime import date
 from pathlib import Path
 
 import pytest
+from cloud_agent import audit, dashboard
 from cloud_agent.git import Git, GitError
 from cloud_agent.merge import MAX_COPIES, changes, conflict_name, join, plain
+from cloud_agent.vault import Vault
 from hypothesis import assume, event, given, settings
 from hypothesis import strategies as st
 
@@ -600,6 +603,52 @@ def test_a_log_joined_twice_holds_each_record_once(three: Three) -> None:
         here_on, there_on = (three.commit({path: here[path] + f"{end}\n"}, ours, theirs) for end in "ef")
         crossed = three.join(first, here_on, there_on)
         assert Counter(crossed[path].splitlines()) == Counter("0abcdef")
+
+
+@pytest.mark.parametrize("swap", [False, True])
+def test_the_chained_records_of_two_agents(three: Three, tmp_path: Path, swap: bool) -> None:
+    """Each goes on in its own clone; joined, and joined again crosswise, both chains hold."""
+    path = "Logs/Cloud/audit-2026-02.jsonl"
+    heads = {"cloud": "", "cloud-2": ""}
+
+    def more(agent: str, *targets: str) -> str:
+        text = ""
+        for target in targets:
+            line, heads[agent] = audit.seal({"actor": agent, "target": target}, heads[agent])
+            text += line.decode()
+        return text
+
+    def checked(files: Files) -> Files:
+        vault = Vault(tmp_path / "vault")
+        (vault.root / "Logs/Cloud").mkdir(parents=True, exist_ok=True)
+        (vault.root / path).write_text(str(files[path]))
+        assert audit.verify(vault) == audit.Audit(str(files[path]).count("\n"), "")
+        return files
+
+    old = more("cloud", "a") + more("cloud-2", "b")
+    base = three.commit({path: old})
+    ours = three.commit({path: old + more("cloud", "c", "d")}, base)
+    theirs = three.commit({path: old + more("cloud-2", "e")}, base)
+    if swap:
+        ours, theirs = theirs, ours
+    joined = str(checked(three.join(base, ours, theirs))[path])
+    here = three.commit({path: joined + more("cloud", "f")}, ours, theirs)
+    there = three.commit({path: joined + more("cloud-2", "g", "h")}, ours, theirs)
+    for first in (ours, theirs):
+        assert str(checked(three.join(first, here, there))[path]).count("\n") == 8
+
+
+@pytest.mark.parametrize("swap", [False, True])
+def test_what_two_agents_spent_on_the_dashboard(three: Three, swap: bool) -> None:
+    def sheet(*days: int) -> Files:
+        lines = [
+            dashboard.spend_line(agent, date(2026, 2, day), 0.5, 0.75)
+            for agent, day in zip(("cloud", "cloud-2"), days, strict=True)
+        ]
+        return {"Dashboard.md": DASHBOARD.format(mine="a", updates="\n".join([*lines, entry(1)]), links="l")}
+
+    sides = [sheet(17, 16), sheet(16, 17)]
+    assert three.merge(sheet(16, 16), *(reversed(sides) if swap else sides)) == sheet(17, 17)
 
 
 def test_a_log_with_other_line_endings_is_not_doubled(three: Three) -> None:

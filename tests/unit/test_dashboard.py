@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import date
+from typing import Any
+
 import pytest
 from cloud_agent import dashboard
 from hypothesis import given
@@ -165,9 +168,13 @@ def test_a_fence_of_one_version_does_not_swallow_the_heading() -> None:
     assert dashboard.split(merged)[0] == dashboard.split(local)[0]
 
 
+SPENDS = [
+    dashboard.spend_line("cloud", date(2026, 11, day), today, 1.0) for day, today in ((23, 0.0), (23, 0.5), (24, 0.1))
+] + [dashboard.spend_line("cloud-2", date(2026, 11, 23), 0.25, 0.25)]
 ANY = st.one_of(
     LINES,
     st.lists(st.sampled_from(["## Updates", "# H", *map(entry, range(5)), "- x", "text", "```", ""]), max_size=12),
+    st.lists(st.sampled_from(["## Updates", entry(1), "- x", "text", "", *SPENDS]), max_size=10),
 )
 
 
@@ -201,10 +208,117 @@ def test_what_one_side_alone_changed_is_taken(base: list[str], changed: list[str
         before, section, after = dashboard.split(dashboard.merge(was, cloud, local))
         if "## Updates" in changed and "## Updates" in base and "```" not in [*base, *changed]:
             assert (before, after) == (dashboard.split(now)[0] or dashboard.TITLE, dashboard.split(now)[2])
-            others = [line for line in dashboard.split(now)[1].split("\n") if not line.startswith("- 2026")]
-            assert [line for line in section.split("\n") if not line.startswith("- 2026") and line] == [
-                *filter(None, others)
-            ]
+            others, expected = (
+                [line for line in text.split("\n") if line and not line.startswith(("- 2026", "Claude: "))]
+                for text in (section, dashboard.split(now)[1])
+            )
+            assert others == expected
+
+
+# -- what Claude costs -------------------------------------------------------------------------------------------------
+
+
+def spend(agent: str, day: int, today: float = 0.0312, **more: Any) -> str:
+    return dashboard.spend_line(agent, date(2026, 11, day), today, 0.41, **more)
+
+
+def sheet(*lines: str) -> str:
+    return "# D\n\nb\n\n## Updates\n\n" + "".join(f"{line}\n" for line in lines) + "\n## Links\n\na\n"
+
+
+OURS, OURS_NEXT, OTHERS, OTHERS_NEXT = (spend(agent, day) for agent in ("cloud", "cloud-2") for day in (23, 24))
+
+
+def test_spend_line() -> None:
+    assert spend("cloud", 23, day_budget=2) == (
+        "Claude: $0.0312 today, $0.41 this week (cloud, 2026-11-23); budget $2.00 a day"
+    )
+    assert spend("cloud", 23, 12.5, unpriced=1, week_budget=10.0, day_budget=0.05) == (
+        "Claude: $12.50 today, $0.41 this week (cloud, 2026-11-23); budget $0.0500 a day, $10.00 a week; "
+        "1 call of unknown cost"
+    )
+    assert spend("cloud", 23, 0.0, unpriced=2) == (
+        "Claude: $0.00 today, $0.41 this week (cloud, 2026-11-23); 2 calls of unknown cost"
+    )
+
+
+def test_spend_is_one_line_an_agent_at_the_top_and_is_replaced_in_place() -> None:
+    text = dashboard.set_spend(sheet("Prose.", entry(1)), OURS)
+    assert text == sheet(OURS, "Prose.", entry(1))
+    text = dashboard.set_spend(text, OTHERS)
+    assert text == sheet(OTHERS, OURS, "Prose.", entry(1))
+    text = dashboard.set_spend(text, OURS_NEXT)
+    assert text == sheet(OTHERS, OURS_NEXT, "Prose.", entry(1))
+    assert dashboard.set_spend(text, OURS_NEXT) == text
+    moved = sheet("Prose.", OURS, entry(1), OURS)
+    assert dashboard.set_spend(moved, OURS_NEXT) == sheet("Prose.", OURS_NEXT, entry(1))
+    told = dashboard.add_entries(sheet(OTHERS, OURS, entry(1)), [entry(2).removeprefix("- ")])
+    assert told == sheet(OTHERS, OURS, entry(2), entry(1))
+
+
+def test_spend_where_there_is_no_section_and_with_windows_line_ends() -> None:
+    assert dashboard.set_spend("", OURS) == f"# Dashboard\n\n## Updates\n\n{OURS}\n"
+    assert dashboard.set_spend(sheet(entry(1)).replace("\n", "\r\n"), OURS) == sheet(OURS, entry(1)).replace(
+        "\n", "\r\n"
+    )
+
+
+@pytest.mark.parametrize("ends", ["\n", "\r\n"])
+@pytest.mark.parametrize("swap", [False, True])
+def test_each_agents_spend_merges_to_its_newest(swap: bool, ends: str) -> None:
+    base = sheet(OURS, OTHERS, entry(1))
+    one, another = sheet(OURS_NEXT, OTHERS, entry(2), entry(1)), sheet(OURS, OTHERS_NEXT, entry(1)).replace("\n", ends)
+    cloud, local = (another, one) if swap else (one, another)
+    merged = dashboard.merge(base, cloud, local)
+    assert merged == sheet(OURS_NEXT, OTHERS_NEXT, entry(2), entry(1)).replace("\n", ends)
+    assert dashboard.merge(base, merged, local) == merged
+    assert dashboard.merge(base, cloud, merged) == merged
+    assert dashboard.merge(cloud, merged, cloud) == merged
+
+
+@pytest.mark.parametrize(
+    ("base", "one", "another", "merged"),
+    [
+        (None, OURS, OURS_NEXT, OURS_NEXT),
+        (None, "", OURS, OURS),
+        (OURS, OURS_NEXT, "", OURS_NEXT),
+        (OURS, OURS, "", ""),  # a person removed it: its agent writes it again, if it lives
+        (OURS_NEXT, OURS_NEXT, OURS, OURS),  # a clock that was set right
+        (OURS, OURS_NEXT, spend("cloud", 24, 0.5), spend("cloud", 24, 0.5)),
+        (OURS, OURS_NEXT, spend("cloud", 24, 0.5, unpriced=1), spend("cloud", 24, 0.5, unpriced=1)),
+        (None, spend("cloud", 24, 9.5), spend("cloud", 24, 10.5), spend("cloud", 24, 10.5)),
+        (OURS, f"{OURS}\n{OURS_NEXT}", OURS, OURS_NEXT),  # never two
+    ],
+)
+def test_spend_of_one_agent_merges(base: str | None, one: str, another: str, merged: str) -> None:
+    was = None if base is None else sheet(base)
+    for cloud, local in ((one, another), (another, one)):
+        found = dashboard.merge(was, sheet(cloud, entry(1)), sheet(local, entry(1)))
+        assert found == sheet(*filter(None, [merged]), entry(1))
+
+
+def test_spend_beside_a_persons_lines_of_the_section() -> None:
+    """They are merged by their own rule."""
+    base = sheet(OURS, "Prose.", entry(1))
+    mine = sheet(OURS, "My prose.", entry(1))
+    assert dashboard.merge(base, sheet(OURS_NEXT, "Prose.", entry(1)), mine) == sheet(OURS_NEXT, "My prose.", entry(1))
+
+
+@given(st.none() | ANY, ANY, ANY)
+def test_spend_in_a_merge_of_any_three(base: list[str] | None, cloud: list[str], local: list[str]) -> None:
+    was = "\n".join(base) if base is not None else None
+    here, there = "\n".join(cloud), "\n".join(local)
+
+    def spends(text: str) -> list[str]:
+        return [line for line in dashboard.split(text)[1].split("\n") if line.startswith("Claude: ")]
+
+    found = spends(dashboard.merge(was, here, there))
+    agents = [line.split("(")[1].split(",")[0] for line in found]
+    assert agents == sorted(set(agents)), "one line an agent"
+    assert set(found) <= {*spends(here), *spends(there), *spends(was or "")}
+    assert spends(dashboard.merge(was, there, here)) == found, "whoever joins comes to the same"
+    new = [line for line in (*spends(here), *spends(there)) if line not in spends(was or "")]
+    assert {line.split("(")[1].split(",")[0] for line in new} <= set(agents)
 
 
 @pytest.mark.parametrize(
@@ -219,3 +333,7 @@ def test_words_of_a_mail_are_plain(text: str) -> None:
 
 def test_long_words_of_a_mail_are_cut() -> None:
     assert len(dashboard.plain("a" * 500)) == 120
+
+
+def test_words_of_a_mail_turn_no_line_and_set_no_property() -> None:
+    assert dashboard.plain("a\u202eb (status:: done)\u200b") == "ab (status: : done)"
