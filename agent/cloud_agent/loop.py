@@ -45,6 +45,10 @@ class Signals:
         self.stop.set()
         self._wake.set()
 
+    def wake(self) -> None:
+        """Start the next step at once, or again when the one in hand ends. From any thread."""
+        self._wake.set()
+
     def sleep(self, seconds: float) -> bool:
         """A back-off that a stop cuts short; True when it did."""
         return self.stop.wait(seconds)
@@ -55,13 +59,20 @@ class Signals:
         self._wake.clear()
 
 
-def run(step: Callable[[int], None], interval: float, signals: Signals) -> None:
-    """Call `step(cycle number)`, from one start to the next `interval` seconds, until a stop is asked for."""
+def run(step: Callable[[int], float | None], interval: float, signals: Signals, pause: float = 0.0) -> None:
+    """Call `step(cycle number)` until a stop is asked for: from one start to the next `interval` seconds; earlier when
+    `signals` are woken, or after as many seconds as a step returned.
+
+    Between two steps are at least `pause` seconds, however often it is woken.
+    """
     cycle = 0
     while not signals.stop.is_set():
         began = time.monotonic()
         cycle += 1
-        step(cycle)
-        if not signals.stop.is_set():
-            signals.wait(interval - (time.monotonic() - began))
+        again = step(cycle)
+        due = interval - (time.monotonic() - began)
+        if again is not None:
+            due = min(due, again)
+        if not signals.sleep(pause):
+            signals.wait(due - pause)
     log.info("stopped cleanly")

@@ -11,10 +11,12 @@ import errno
 import fcntl
 import os
 import secrets
+import signal
 import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 from cloud_agent.mail import DRAFT_PREFIX, is_mail_name
 
@@ -29,6 +31,14 @@ AUDIT = "Logs/Cloud"
 UNPARSEABLE = "Logs/Cloud/unparseable"
 HANDBOOK = "Company_Handbook.md"
 TEMPORARY_PREFIX = ".cloud-agent-"
+_NO_NAMES = frozenset(("", ".", ".."))  # not one part of a path may be any of these
+
+# A mail that nobody has open for writing is taken once it was still for so long: `echo a > x; echo b >> x`.
+STILL_SECONDS = 0.1
+# Where it cannot be known whether anybody has it open.
+UNSURE_SECONDS = 1.0
+# Who has had it open for so long, and has written nothing, has forgotten to close it.
+LONGEST_WRITE_SECONDS = 60.0
 
 
 class ForbiddenPath(Exception):
@@ -44,11 +54,16 @@ class Vault:
 
     def read(self, path: str) -> bytes:
         """The bytes of a file. Raises FileNotFoundError, and OSError for a symbolic link or a folder."""
-        descriptor = os.open(self._resolve(path), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-        with open(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise OSError(errno.EINVAL, "not a regular file", path)
+        with self.open(path) as file:
             return file.read()
+
+    def open(self, path: str) -> BinaryIO:
+        """A file to be read in parts. Raises as `read` does."""
+        descriptor = os.open(self._real(path), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise OSError(errno.EINVAL, "not a regular file", path)
+        return open(descriptor, "rb")
 
     def read_text(self, path: str) -> str:
         """A note as text, "" where there is none; bytes that are no UTF-8 are replaced."""
@@ -76,7 +91,24 @@ class Vault:
 
     def age(self, path: str) -> float:
         """Seconds since a file was last written."""
-        return time.time() - os.stat(self._resolve(path), follow_symlinks=False).st_mtime
+        return time.time() - os.stat(self._real(path), follow_symlinks=False).st_mtime
+
+    def unfinished(self, path: str, still: float = STILL_SECONDS) -> float:
+        """Seconds until a file can be taken for finished, if nobody touches it any more; 0.0: it can be now.
+
+        A script or an editor may be writing it, and may open it again to add more. Raises OSError where it is gone.
+        """
+        descriptor = os.open(self._real(path), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            age = time.time() - os.fstat(descriptor).st_mtime
+            if age < 0:
+                return 0.0  # the clock was set back
+            if age < LONGEST_WRITE_SECONDS:
+                written = _is_open_for_writing(descriptor)
+                still = {True: LONGEST_WRITE_SECONDS, False: still, None: max(still, UNSURE_SECONDS)}[written]
+            return max(0.0, still - age)
+        finally:
+            os.close(descriptor)
 
     def folder(self, path: str) -> Path:
         """The real path of a folder. Raises ForbiddenPath where a symbolic link leads there."""
@@ -102,15 +134,21 @@ class Vault:
         _sync_folder(target.parent)
 
     def append(self, path: str, content: bytes, header: bytes = b"") -> None:
-        """Add to a log of Cloud's in one write; `header` comes first in a new file."""
+        """Add to a log of Cloud's in one write; `header` comes first in a new file. A line that is cut off is ended."""
         target = self._writable(path)
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(target, flags, 0o666)
         try:
-            os.write(descriptor, content if os.fstat(descriptor).st_size else header + content)
+            size = os.fstat(descriptor).st_size
+            before = header if not size else b"" if os.pread(descriptor, 1, size - 1) == b"\n" else b"\n"
+            left = before + content
+            while left:  # a full disk takes a part of it, and only the next write says why
+                left = left[os.write(descriptor, left) :]
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+        if not size:
+            _sync_folder(target.parent)
 
     def write_numbered(self, path: str, content: bytes) -> str:
         """Create a file under this name, or the next free one; return the name."""
@@ -188,15 +226,19 @@ class Vault:
         return self._resolve(path)
 
     def _resolve(self, path: str) -> Path:
-        pure = PurePosixPath(path)
-        if pure.is_absolute() or ".." in pure.parts or "\0" in path or pure.as_posix() != path:
+        return Path(self._real(path))
+
+    def _real(self, path: str) -> str:
+        # No pathlib: it keeps the parts of every path that it sees, and there are many mails.
+        parts = path.split("/")
+        if "\0" in path or not _NO_NAMES.isdisjoint(parts):
             raise ForbiddenPath(f"not a path inside the vault: {path!r}")
-        folder = self.root
-        for part in pure.parts[:-1]:
-            folder = folder / part
-            if folder.is_symlink():
+        folder = os.fspath(self.root)
+        for part in parts[:-1]:
+            folder = f"{folder}/{part}"
+            if os.path.islink(folder):
                 raise ForbiddenPath(f"{folder} is a symbolic link")
-        return self.root / pure
+        return f"{self.root}/{path}"
 
     def _write_beside(self, target: Path, content: bytes) -> Path:
         # The name is ignored by git and by every reader here: a kill leaves at most such a file.
@@ -231,6 +273,25 @@ def write_whole(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_bytes(content)
     os.rename(temporary, path)
+
+
+def _is_open_for_writing(descriptor: int) -> bool | None:
+    """Whether anybody has a file open for writing, or mapped; None where that cannot be known: the file is another
+    user's, or its file system has no leases.
+
+    The kernel grants a read lease (fcntl(2), F_SETLEASE) on a file that nobody has open for writing, and on no other.
+    Who opens it while the lease is held waits until it is given back, here at once.
+    """
+    if not hasattr(fcntl, "F_SETLEASE"):
+        return None  # no Linux
+    try:
+        # The signal of a lease that is to be given back: by default SIGIO, which ends a process. This one is ignored.
+        fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except OSError as error:
+        return True if error.errno == errno.EAGAIN else None
+    return False
 
 
 def _numbered(path: str) -> Iterator[str]:

@@ -45,7 +45,7 @@ _ISDIR: int = flags.ISDIR
 
 # File systems that only this machine writes to. On others inotify is silent about what is changed elsewhere.
 _LOCAL = frozenset("ext2 ext3 ext4 xfs btrfs zfs f2fs bcachefs jfs nilfs2 tmpfs ramfs overlay".split())
-_ADVICE = {
+ADVICE = {
     errno.ENOSPC: "inotify has no watch left: set fs.inotify.max_user_watches=524288 with sysctl, and in /etc/sysctl.d",
     errno.EMFILE: "inotify has no room left: set fs.inotify.max_user_instances=512 with sysctl, and in /etc/sysctl.d",
 }
@@ -95,7 +95,7 @@ class Watch:
             if not self._root.is_dir():
                 return  # to look for it costs nothing, and the sync says so
             self._wait = PATIENCE
-            why = _ADVICE.get(getattr(error, "errno", None) or 0, str(error))
+            why = ADVICE.get(getattr(error, "errno", None) or 0, str(error))
             if why != self._trouble:
                 log.warning("the vault is not watched, so that each cycle looks at all its files: %s", why)
                 self._trouble = why
@@ -211,7 +211,7 @@ class _Tree:
         waiting = [folder]
         while waiting:
             folder = waiting.pop()
-            for name in _folders_in(self._absolute(folder.path())):
+            for name in folders_in(self._absolute(folder.path())):
                 below = self._settle(folder, name)
                 if below is not None:
                     waiting.append(below)
@@ -285,7 +285,8 @@ def unfit(mounts: str, root: str) -> str:
     return "" if kind in _LOCAL else f"its file system, {kind or 'unknown'}, may be written to from elsewhere"
 
 
-def _folders_in(path: str) -> list[str]:
+def folders_in(path: str) -> list[str]:
+    """Names of the folders in a folder; none where it cannot be read."""
     try:
         with os.scandir(path) as entries:
             return [entry.name for entry in entries if entry.name != ".git" and entry.is_dir(follow_symlinks=False)]

@@ -211,6 +211,14 @@ def test_a_log_has_its_header_once(vault: Vault) -> None:
     assert vault.read("Logs/API_Usage/2026-02-16.md") == b"header\na\nb\n"
 
 
+def test_a_row_that_was_cut_off_is_ended(vault: Vault) -> None:
+    path = "Logs/API_Usage/2026-02-16.md"
+    vault.append(path, b"a\n", b"header\n")
+    (vault.root / path).write_bytes(b"header\na\n| torn")
+    vault.append(path, b"b\n", b"header\n")
+    assert vault.read(path) == b"header\na\n| torn\nb\n"
+
+
 def test_an_idle_pass_reads_no_stored_file(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Promise 5: a pass costs what is new, not what is stored."""
     for number in range(20):
