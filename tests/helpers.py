@@ -11,10 +11,11 @@ from typing import Any
 
 import cloud_agent.vault
 from cloud_agent import frontmatter
-from cloud_agent.claude import Answer, Reply
+from cloud_agent.claude import Answer
 from cloud_agent.config import Config
 from cloud_agent.drafting import Orchestrator, Report
 from cloud_agent.mail import Mail
+from cloud_agent.request import Reply, Task
 from cloud_agent.state import State
 from cloud_agent.usage import Usage
 from cloud_agent.vault import DONE, INBOX, NEEDS_ACTION, PENDING, SKIPPED
@@ -76,19 +77,19 @@ class Clock:
 
 
 class FakeDrafter:
-    """A drafter without a model. `behave` gives a Reply, a text (why there is none), or raises; `calls` are kept."""
+    """A drafter without a model. `behave` gives a Reply, a text (why there is none), or raises; the calls are kept."""
 
     def __init__(self, behave: Callable[[Mail], Reply | str] | None = None) -> None:
         self.behave = behave or (lambda mail: reply())
         self.calls: list[Mail] = []
-        self.handbooks: list[str] = []
+        self.tasks: list[Task] = []
         self.lock = threading.Lock()
 
-    def draft(self, mail: Mail, handbook: str) -> Answer:
+    def draft(self, task: Task) -> Answer:
         with self.lock:
-            self.calls.append(mail)
-            self.handbooks.append(handbook)
-        made = self.behave(mail)
+            self.calls.append(task.mail)
+            self.tasks.append(task)
+        made = self.behave(task.mail)
         usage = Usage(input=1000, output=200)
         return Answer(MODEL, usage, None, made) if isinstance(made, str) else Answer(MODEL, usage, made)
 
@@ -193,7 +194,7 @@ class KillingOS:
         return real(*arguments, **others)
 
     def __enter__(self) -> KillingOS:
-        cloud_agent.vault.os = self  # type: ignore[attr-defined]
+        cloud_agent.vault.os = self  # type: ignore[assignment, attr-defined, unused-ignore]
         return self
 
     def __exit__(self, *_: object) -> None:

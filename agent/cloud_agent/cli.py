@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import ctypes
 import json
 import logging
 import os
@@ -12,13 +14,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from cloud_agent import __version__, config, loop, status
+from cloud_agent import __version__, config, loop, models, status
 from cloud_agent.state import Result, State, utc_now
 
 # sysexits.h
 EX_OK = 0
 EX_TEMPFAIL = 75
 EX_CONFIG = 78
+
+# Between two passes, however much arrives: what cannot be settled must not keep a core busy.
+PAUSE_SECONDS = 0.05
 
 log = logging.getLogger("cloud_agent")
 
@@ -77,8 +82,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check(env_file: Path) -> int:
-    _, problems = config.inspect(env_file, os.environ)
-    for warning in config.warnings(env_file):
+    settings, problems = config.inspect(env_file, os.environ)
+    for warning in [*config.warnings(env_file), *_warnings(settings)]:
         print(f"warning: {warning}")
     for problem in problems:
         print(f"problem: {problem}")
@@ -86,11 +91,21 @@ def _check(env_file: Path) -> int:
     return EX_CONFIG if problems else EX_OK
 
 
+def _warnings(settings: config.Config | None) -> list[str]:
+    if settings is None:
+        return []
+    budgeted = settings.budget_usd_per_day is not None or settings.budget_usd_per_week is not None
+    return models.warnings(settings.claude_model, budgeted, utc_now().date())
+
+
 def _draft(settings: config.Config, *, once: bool) -> int:
     signals = loop.Signals()
     signals.install()  # first: what comes now takes a second, and a stop in it is a stop as any
+    _share_one_arena()
+    from cloud_agent.arrivals import Arrivals
     from cloud_agent.claude import Claude
-    from cloud_agent.drafting import Orchestrator
+    from cloud_agent.drafting import Orchestrator, Report
+    from cloud_agent.vault import UNSURE_SECONDS
 
     state = State(settings.state_path)
     drafter = Claude(settings.claude_api_key, settings.claude_model, settings.claude_base_url, sleep=signals.sleep)
@@ -98,10 +113,11 @@ def _draft(settings: config.Config, *, once: bool) -> int:
     log.info("cloud_orchestrator initialised: vault %s, model %s", settings.vault_path, settings.claude_model)
     statuses: list[int] = []
 
-    def step(cycle: int) -> None:
+    def step(cycle: int) -> float | None:
         started = utc_now()
         result: Result
         refused = False
+        report = Report()
         try:
             report = orchestrator.run_pass()
             result, message, refused = report.result, report.message, report.refused
@@ -111,14 +127,22 @@ def _draft(settings: config.Config, *, once: bool) -> int:
             log.exception("the pass failed")
             result, message = "failed", f"{type(error).__name__}: {error}"
         _beat(state, "draft", cycle, started, result, once, message=message)
+        if cycle == 1 or report.answered or report.moved:
+            _give_memory_back()
         statuses[:] = [EX_CONFIG if refused else _exit_status(result)]
+        return report.retry_in
 
     if once:
-        step(1)
+        again = step(1)
+        if again is not None and again <= UNSURE_SECONDS and not signals.sleep(again):
+            step(2)  # what was just written, and may be whole by now
         ended = statuses[0]
     else:
-        log.info("cloud_orchestrator started: a pass every %g s", settings.draft_interval_seconds)
-        loop.run(step, settings.draft_interval_seconds, signals)
+        arrivals = Arrivals(settings.vault_path, signals.wake)
+        arrivals.start()
+        log.info("cloud_orchestrator started: a pass at each arrival, and every %g s", settings.draft_interval_seconds)
+        loop.run(step, settings.draft_interval_seconds, signals, PAUSE_SECONDS)
+        arrivals.close()
         ended = EX_OK
     logging.shutdown()
     sys.stdout.flush()
@@ -178,6 +202,18 @@ def _beat(state: State, name: str, cycle: int, started: datetime, result: Result
         state.beat(name, cycle, started, utc_now(), result, **more)
     except OSError as error:  # a full disk: the loop goes on, and works again once there is room
         log.error("the beat cannot be written: %s", error)
+
+
+def _share_one_arena() -> None:
+    """Have all threads take memory from one place (mallopt(3)): one of their own for each costs more than it brings."""
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).mallopt(-8, 1)  # M_ARENA_MAX
+
+
+def _give_memory_back() -> None:
+    """To the system, what was needed for a while, and what glibc keeps of it: 3 MB after the start."""
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _exit_status(result: Result) -> int:

@@ -14,9 +14,10 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 
+from cloud_agent.mail import addresses
 from cloud_agent.vault import LOCAL
 
-DEFAULT_MODEL = "claude-sonnet-5-5"
+DEFAULT_MODEL = "claude-sonnet-5-5"  # the reason, and what a mail costs: docs/models.md
 
 # Whatever could send or pay. The ten names that DESIGN §4 lists, and their kin: the name of a service that sends,
 # posts or pays, together with a word for a credential. IMAP_* is absent on purpose: reading mail is no sending.
@@ -82,6 +83,7 @@ class Config:
     budget_usd_per_day: float | None
     budget_usd_per_week: float | None
     claim: bool = False
+    owner_addresses: frozenset[str] = frozenset()  # lower case
 
     def __repr__(self) -> str:
         return f"Config(vault_path={str(self.vault_path)!r}, agent_name={self.agent_name!r})"  # never a secret
@@ -175,6 +177,7 @@ def inspect(env_file: Path, environ: Mapping[str, str]) -> tuple[Config | None, 
         budget_usd_per_day=budget_day,
         budget_usd_per_week=budget_week,
         claim=claim,
+        owner_addresses=reader.addresses("OWNER_ADDRESSES"),
     )
     return config, problems
 
@@ -288,6 +291,13 @@ class _Reader:
             self.problems.append(f"{name} is not a number of at least {least:g}: e.g. {name}={default:g}")
             return default
         return value
+
+    def addresses(self, name: str) -> frozenset[str]:
+        text = self.values.get(name, "")
+        found = frozenset(address.lower() for _, address in addresses(text))
+        if len(found) < len({part.strip().lower() for part in text.split(",") if part.strip()}):
+            self.problems.append(f"{name} is no list of addresses: e.g. {name}=you@example.org,me@example.com")
+        return found
 
     def flag(self, name: str) -> bool:
         text = self.values.get(name, "").strip().lower()

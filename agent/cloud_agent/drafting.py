@@ -2,49 +2,58 @@
 
 A pass looks at the vault (the only ledger), decides with `decide`, a pure function, what is to be done with each mail,
 and does it. Calls to Claude run side by side outside the lock; before anything is written, the decision is taken again
-under the lock, because a person may have moved things meanwhile.
+under the lock, because a person may have moved things meanwhile. Mails that arrive while calls are in hand join them.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
+import math
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime
 from typing import TYPE_CHECKING, Literal
 
-from cloud_agent import approval, dashboard, frontmatter, gate, usage
-from cloud_agent.claude import MAX_TOKENS, Answer, Drafter, Refused, TryLater, Unanswerable
+from cloud_agent import approval, dashboard, frontmatter, request, screen, thread, usage
+from cloud_agent.backoff import Backoff
+from cloud_agent.calls import Call, Calls, Ended
+from cloud_agent.claude import Answer, Drafter, Refused, TryLater, Unanswerable
 from cloud_agent.config import Config
-from cloud_agent.index import DraftState, Index
+from cloud_agent.decision import Copy, Do, Place, decide, flags_of, for_a_person
+from cloud_agent.index import Index
 from cloud_agent.journal import Journal
 from cloud_agent.mail import (
     MAIL_PREFIX,
-    Envelope,
     Mail,
     UnreadableMail,
-    addresses,
     decode,
     encode,
     envelope,
     is_mail_name,
+    message_ids,
     parse,
+    read_note,
     shown,
     slug,
     stem_id,
 )
+from cloud_agent.request import Earlier, Reply, Task
 from cloud_agent.state import Clock, Result, State
+from cloud_agent.usage import Usage
 from cloud_agent.vault import (
     DONE,
     HANDBOOK,
     IN_PROGRESS,
     INBOX,
+    LOCAL,
     NEEDS_ACTION,
     PENDING,
     SKIPPED,
+    STILL_SECONDS,
     UNPARSEABLE,
     ForbiddenPath,
     Vault,
@@ -58,154 +67,95 @@ log = logging.getLogger("cloud_agent.draft")
 
 MAX_TRIES = 3
 TASK = "email_draft"
-# A mail is left alone until it was still for so long: a script or an editor may be writing it.
-SETTLE_SECONDS = 1.0
-NO_SENDER = "it names nobody that can be replied to: write a line `from: ` between two lines `---` at its top"
+# What the Dashboard calls the decisions that it tells.
+WORDS = {
+    "skip": "Skipped",
+    "review": "Needs a person",
+    "notify": "For your information",
+    "failed": "Could not be drafted",
+}
 ANNOTATIONS = ("decision", "reason", "drafted_as")
+# So often new mails are looked for while calls are in hand.
+LOOK_SECONDS = 0.25
+# So many mails in a row that get no answer are an outage; a single one may be the mail's own fault.
+OUTAGE_MAILS = 2
+# From so many outages in a row on, the owner is told: about five minutes.
+OUTAGE_TOLD = 5
+# When a mail is tried again whose answer was unusable.
+RETRY_SECONDS = 30.0
+# A thread is given to the model up to so many messages; claude.py bounds their length.
+MAX_EARLIER = 20
 # From then on a mail that another agent claimed and has not drafted is an alert. Its age is that of the file in this
 # clone: the time since this agent learned of the claim.
 HELD_SECONDS = 3600.0
 
-Place = Literal["inbox", "in progress", "needs action"]
-Copy = Literal["none", "identical", "same", "different"]
-
-
-@dataclass(frozen=True)
-class Do:
-    """What is to be done with one mail: nothing, a call to Claude, a move with its reason, or removing a copy."""
-
-    what: Literal["leave", "draft", "move", "drop"]
-    folder: str = ""
-    decision: str = ""
-    reason: str = ""
-
-
-LEAVE = Do("leave")
-
-
-def decide(
-    mail: Mail,
-    place: Place,
-    draft: DraftState | None,
-    copy: Copy,
-    in_progress: str,
-) -> Do:
-    """Decide about one mail. Pure.
-
-    A mail is open in the inbox, and in our folder of In_Progress as long as it was never drafted: it is claimed there.
-
-    | the mail lies in     | its draft | another file of its id   | then
-    | open                 | any       | identical                | drop this one: nothing is lost
-    | open                 | any       | the same mail            | Done/Skipped
-    | open                 | any       | a different mail         | Needs_Action: the id is taken
-    | open                 | waits     | none                     | In_Progress
-    | open                 | decided   | none                     | Done/Email
-    | inbox                | none      | none, was drafted before | Needs_Action: its draft is gone
-    | open                 | none      | none                     | the gate decides, or the person who put it back
-    | in progress, drafted | any       | identical                | drop this one: another agent has it, or Done/Email
-    | in progress, drafted | waits     |                          | leave
-    | in progress, drafted | decided   |                          | Done/Email
-    | in progress, drafted | none      |                          | Needs_Action: its draft is gone
-    | needs action         | waits     | (only a drafted mail)    | In_Progress: the draft came back
-    | needs action         | decided   | (only a drafted mail)    | Done/Email
-    """
-    drafted = bool(mail.fields.get("drafted_as"))
-    is_open = place == "inbox" or (place == "in progress" and not drafted)
-    if place == "needs action" and (draft is None or not drafted):
-        return LEAVE
-    if place != "needs action" and copy == "identical":
-        return Do("drop", reason="an identical file was already taken in")
-    if place == "in progress" and drafted and draft == "pending":
-        return LEAVE
-    if is_open and copy == "same":
-        return Do("move", SKIPPED, "skip", "this mail was taken in before")
-    if is_open and copy == "different":
-        return Do(
-            "move",
-            NEEDS_ACTION,
-            "review",
-            "its email_id belongs to another mail: give it an email_id of its own and move it back to Inbox/",
-        )
-    if draft == "pending":
-        return Do("move", in_progress, "reply", "its draft waits for a decision")
-    if draft == "decided":
-        return Do("move", DONE, "reply", "its draft was decided")
-    if drafted:
-        return Do(
-            "move",
-            NEEDS_ACTION,
-            "review",
-            "its draft is gone without a decision; for a new one remove the line drafted_as and move it to Inbox/",
-        )
-    if envelope(mail) is None:
-        return Do("move", NEEDS_ACTION, "review", NO_SENDER)
-    if mail.fields.get("decision"):
-        return Do("draft")  # a person put it back into the inbox: the gate is overruled
-    verdict = gate.judge(mail)
-    if verdict.verdict == "skip":
-        return Do("move", SKIPPED, "skip", verdict.reason)
-    if verdict.verdict == "review":
-        return Do("move", NEEDS_ACTION, "review", verdict.reason)
-    return Do("draft")
-
-
-def flags_of(mail: Mail, to: Envelope, reply: str, handbook: str) -> tuple[str, ...]:
-    """What the owner should look at before approving. Pure."""
-    flags = []
-    sender, recipient = addresses(mail.sender), addresses(to.to)
-    for _, address in recipient:
-        if sender and _domain(sender[0][1]) != _domain(address):
-            flags.append(f"the reply goes to {address}, another domain than the sender's")
-    known = f"{mail.subject}\n{mail.sender}\n{shown(mail.body)}\n{handbook}".lower()
-    for word in dict.fromkeys(shown(reply).split()):
-        bare = word.strip("()<>[],.;:!?\"'*_`").lower()
-        if ("://" in bare or bare.startswith("www.") or "@" in bare.strip("@")) and bare not in known:
-            flags.append(f"the reply names {bare[:100]}, which is neither in the mail nor in the handbook")
-    return tuple(flags)
-
-
-class BudgetReached(Exception):
-    """The next call could cost more than may still be spent."""
-
 
 @dataclass
 class Report:
-    """What one pass did. `result` and `message` go into the beat."""
+    """What one pass did. `result` and `message` go into the beat; `retry_in`: seconds to the next pass, None for the
+    usual interval."""
 
     claimed: int = 0
+    called: int = 0
     answered: int = 0
     drafted: int = 0
     moved: int = 0
     refused: bool = False
-    unavailable: bool = False  # Claude could not be used for a mail that it might answer later
+    halted: bool = False  # no further call is begun in this pass
+    short: bool = False  # of money, for one mail at least
     result: Result = "ok"
     message: str = ""
+    retry_in: float | None = None
+    unreadable: dict[str, OSError] = field(default_factory=dict)  # files of the inbox, by path
 
-    def later(self, message: str) -> None:
+    def later(self, message: str, retry_in: float | None = None) -> None:
         if self.result == "ok":
             self.result, self.message = "later", message
+        if retry_in is not None:
+            self.again_in(retry_in)
+
+    def again_in(self, seconds: float) -> None:
+        self.retry_in = seconds if self.retry_in is None else min(seconds, self.retry_in)
 
 
 @dataclass
 class Budget:
-    """What may still be spent, US dollars; a call reserves its worst case before it is made."""
+    """What may still be spent, US dollars, None for no limit. A call reserves its worst case before it is made."""
 
     left: float | None
-    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def holds(self, worst: float) -> bool:
+        return self.left is None or worst <= self.left
 
     def reserve(self, worst: float) -> bool:
-        with self.lock:
-            if self.left is None:
-                return True
-            if worst > self.left:
-                return False
-            self.left -= worst
-            return True
+        if not self.holds(worst):
+            return False
+        self.release(-worst)
+        return True
 
-    def settle(self, worst: float, real: float) -> None:
-        with self.lock:
-            if self.left is not None:
-                self.left += worst - real
+    def release(self, dollars: float) -> None:
+        if self.left is not None:
+            self.left += dollars
+
+
+@dataclass
+class _Taken:
+    """What one pass has looked at: file names of the inbox; ids and messages of which one mail is drafted."""
+
+    names: set[str] = field(default_factory=set)
+    mails: set[str] = field(default_factory=set)
+
+
+@dataclass
+class _Work:
+    """The drafting of one pass. `unanswered` are the calls that got no answer since the last answer of any."""
+
+    handbook: str
+    budget: Budget
+    queue: deque[tuple[str, Mail]]
+    careful: bool  # one call first: Claude was not to be reached
+    caching: bool
+    unanswered: list[tuple[Call, TryLater]] = field(default_factory=list)
 
 
 class Orchestrator:
@@ -218,7 +168,7 @@ class Orchestrator:
         state: State,
         clock: Clock,
         stop: threading.Event | None = None,
-        settle_seconds: float = SETTLE_SECONDS,
+        settle_seconds: float = STILL_SECONDS,
     ) -> None:
         self.settle_seconds = settle_seconds
         self.config = config
@@ -228,14 +178,19 @@ class Orchestrator:
         self.stop = stop or threading.Event()
         self.vault = Vault(config.vault_path, config.agent_name)
         self.index = Index(self.vault)
-        self.journal = Journal(self.vault, config.agent_name, "audit", clock)
+        self.journal = Journal(self.vault, config.agent_name, "audit", clock, state)
         self.claims: Claims | None = None
         if config.claim:
             from cloud_agent.claim import Claims
 
             self.claims = Claims(config, state, clock, self.stop)
-        # Claude answered nothing the last time: what is claimed already is enough to find out when it does again.
+        # Claude answered nothing the last time: what is claimed already is enough to find out when it does (_room).
         self.stuck = False
+        self.backoff = Backoff()
+        self.cached_at: datetime | None = None
+        self.told_on: date | None = None  # the day of the spend line on the Dashboard
+        # How often each mail went without an answer: the others come first.
+        self.unanswered: Counter[str] = Counter()
         # Answers that were paid for and could not be written down, by mail: a broken disk must not cost money for ever.
         self.unwritten: Counter[str] = Counter()
 
@@ -250,42 +205,55 @@ class Orchestrator:
                 claimed = self._settle_open_mails(report)
                 with self._isolated(IN_PROGRESS, report):
                     self._tell_held()
-                to_draft = self._sort_inbox(claimed, report)
+                taken = _Taken()
+                to_draft = self._sort_inbox(claimed, taken, report)
             waiting = bool(to_draft)
             if self.claims is not None and to_draft:
                 to_draft = self._confirmed(self.claims, to_draft, report)
             if to_draft:
-                self._draft_all(to_draft, report)
+                self._draft_all(to_draft, taken, report)
             elif not waiting:
-                self.state.clear_alert("budget")  # nothing waits for it
-            if report.answered and report.result == "ok":
-                cleared = [self.state.clear_alert(key) for key in ("drafting", "budget")]
+                self._clear("budget")  # nothing waits for it
+            if report.answered:
+                over = {"outage": True, "drafting": not report.halted, "budget": not (report.halted or report.short)}
+                cleared = [self._clear(key) for key, ended in over.items() if ended]
                 if any(cleared):
-                    self._tell_locked("Drafting works again.")
+                    with lock(self.state.tree_lock):
+                        self.journal.tell("Drafting works again.")
+            self._tell_spend(report)
+            with lock(self.state.tree_lock), self._isolated(INBOX, report):
+                self._tell_unreadable(report.unreadable)
         return report
 
     def _look(self, report: Report) -> bool:
         """Read where everything lies. Where a folder cannot be read, nothing is drafted: it might be drafted twice."""
         try:
             self.index.refresh()
+            self.vault.names(INBOX)
         except (OSError, ForbiddenPath) as error:
             message = f"the vault cannot be read: {error}: make it a folder that this user may read; drafting waits"
             report.result, report.message = "failed", message
-            if self.state.raise_alert("vault", message, self.clock()):
+            if self._raise("vault", message):
                 log.error("%s", message)
                 self.journal.tell(dashboard.plain(shown(message), 300))
             return False
-        self.state.clear_alert("vault")
+        self._clear("vault")
         return True
 
     def _let_mails_settle(self) -> None:
-        """Wait a moment for the youngest mail; what is still younger then is left to the next pass."""
+        """Wait a moment for mails that were just written; what somebody still writes is left to another pass."""
         with contextlib.suppress(OSError, ForbiddenPath):
-            names = [name for name in self.vault.names(INBOX) if is_mail_name(name)]
-            ages = [self.vault.age(f"{INBOX}/{name}") for name in names]
-            young = [age for age in ages if 0 <= age < self.settle_seconds]
-            if young:
-                self.stop.wait(self.settle_seconds - min(young))
+            waits = [self._unfinished(f"{INBOX}/{name}") for name in self.vault.names(INBOX) if is_mail_name(name)]
+            self.stop.wait(max((wait for wait in waits if wait <= STILL_SECONDS), default=0.0))
+
+    def _unfinished(self, path: str) -> float:
+        """Seconds until a mail may be taken in; 0.0 for one that went away."""
+        if not self.settle_seconds:
+            return 0.0
+        try:
+            return self.vault.unfinished(path, self.settle_seconds)
+        except OSError:
+            return 0.0
 
     @contextlib.contextmanager
     def _isolated(self, path: str, report: Report) -> Iterator[None]:
@@ -293,7 +261,8 @@ class Orchestrator:
         try:
             yield
         except (OSError, ForbiddenPath) as error:
-            report.result, report.message = "later", f"{path}: {error}"
+            if report.result != "failed":  # that stopped drafting, and says more
+                report.result, report.message = "later", f"{path}: {error}"
             log.error("%s could not be handled: %s", path, error)
         except Exception as error:
             report.result, report.message = "failed", f"{path}: {type(error).__name__}: {error}"
@@ -327,18 +296,22 @@ class Orchestrator:
                         self._carry_out(do, note.path, mail, report)
         return claimed
 
-    def _sort_inbox(self, claimed: dict[str, tuple[str, Mail]], report: Report) -> list[tuple[str, Mail]]:
-        """Carry out what needs no call; return the mails that need one, one a mail id, `claimed` ones first."""
-        to_draft: dict[str, tuple[str, Mail]] = {}
-        may_claim = not (self.stuck and claimed)
-        unreadable: dict[str, OSError] = {}
+    def _sort_inbox(
+        self, claimed: dict[str, tuple[str, Mail]], taken: _Taken, report: Report
+    ) -> list[tuple[str, Mail]]:
+        """Carry out what needs no call about the files that were not `taken` yet; return the mails that need one, one a
+        mail id and message, `claimed` ones first."""
+        to_draft = list(claimed.values())
+        room = self._room(claimed)
         for name in self.vault.names(INBOX):
-            if not is_mail_name(name):
+            if not is_mail_name(name) or name in taken.names:
                 continue  # no mail; or a draft that a person laid here: it was missed where it belongs, that was told
             path = f"{INBOX}/{name}"
             with self._isolated(path, report):
-                if 0 <= self.vault.age(path) < self.settle_seconds:
+                if (wait := self._unfinished(path)) > 0:
+                    report.again_in(wait)
                     continue
+                taken.names.add(name)
                 try:
                     raw = self.vault.read(path)
                     mail = parse(name, raw)
@@ -346,36 +319,42 @@ class Orchestrator:
                     self._set_aside(path, raw, str(fault), report)
                     continue
                 except OSError as error:
-                    unreadable[path] = error
+                    report.unreadable[path] = error
                     continue
-                if mail.slug in to_draft:
+                if taken.mails.intersection(_keys(mail)):
                     continue  # its twin is drafted first; the next pass knows what to do with this one
                 do = self._decide(path, mail, "inbox")
                 if do.what != "draft":
                     self._carry_out(do, path, mail, report)
-                elif self.claims is None:
-                    to_draft[mail.slug] = (path, mail)
-                elif may_claim:
-                    claimed[mail.slug] = self._claim(path, raw, mail, report)
-        with self._isolated(INBOX, report):
-            self._tell_unreadable(unreadable)
-        return [*claimed.values(), *to_draft.values()]
+                    continue
+                if self.claims is None:
+                    taken.mails.update(_keys(mail))
+                    to_draft.append((path, mail))
+                elif report.claimed < room:  # where it lies then tells its twins
+                    to_draft.append(self._claim(path, raw, mail, report))
+        return to_draft
+
+    def _room(self, claimed: dict[str, tuple[str, Mail]]) -> float:
+        """How many mails may be claimed beside those that are. An agent that cannot draft gathers none; but where each
+        mail that it holds went without an answer, those may be the cause, and another one tells."""
+        if not (self.stuck and claimed):
+            return math.inf
+        return float(all(self.unanswered[mail.try_key()] >= MAX_TRIES for _, mail in claimed.values()))
 
     def _decide(self, path: str, mail: Mail, place: Place) -> Do:
         copy = "none" if place == "needs action" else self._copy_of(path, mail, place)
-        return decide(mail, place, self.index.draft_state(mail.slug), copy, self.vault.in_progress)
+        state = self.index.draft_state(mail.slug)
+        return decide(mail, place, state, copy, self.vault.in_progress, self.config.owner_addresses)
 
     def _copy_of(self, path: str, mail: Mail, place: Place) -> Copy:
         """How the other files under the mail's id relate to it: in the inbox all of them; of a mail in progress the one
         that has the id (`Index.holder`), and an identical one that a cut-off move left behind."""
-        others = [note for note in self.index.mails.get(mail.slug, ()) if note.path != path]
+        others = [note for note in self.index.mails_of(mail.slug) if note.path != path]
         rivals = others
         if place == "in progress":
             holder = self.index.holder(mail.slug)
             rivals = [note for note in others if note == holder]
             others = [*rivals, *(note for note in others if note.path.startswith((NEEDS_ACTION, SKIPPED)))]
-        if not others:
-            return "none"
         text = decode(self.vault.read(path))
         for other in others:
             other_text = decode(self.vault.read(other.path))
@@ -384,8 +363,9 @@ class Orchestrator:
             if other_text in (text, frontmatter.annotate(text, noted)):
                 return "identical"
         if not rivals:
-            return "none"
-        return "same" if any(other.fingerprint == mail.fingerprint() for other in rivals) else "different"
+            twin = None if mail.fields.get("decision") else self.index.same_message(mail)
+            return "same" if twin is not None and place == "inbox" else "none"
+        return "same" if any(self.index.fingerprint(other) == mail.fingerprint() for other in rivals) else "different"
 
     def _claim(self, path: str, raw: bytes, mail: Mail, report: Report) -> tuple[str, Mail]:
         """Move a mail, and change nothing in it, to our folder: under its id, so that two claims are seen by name."""
@@ -415,7 +395,7 @@ class Orchestrator:
             self._drop(path, mail, do.reason)
             return
         adopted = do.decision == "reply" and do.folder == self.vault.in_progress
-        if adopted and self._draft_link(mail) not in self.vault.read_text(dashboard.PATH):
+        if adopted and not self.journal.told(self._draft_link(mail)):
             self.journal.tell(self._draft_entry(mail))  # a kill came between the draft and its entry
         self._move(path, mail, do)
         report.moved += 1
@@ -424,23 +404,48 @@ class Orchestrator:
         noted = {"decision": do.decision, "reason": do.reason}
         if do.decision == "reply" or mail.fields.get("drafted_as"):
             noted["drafted_as"] = mail.draft_name.removesuffix(".md")
-        raw = self.vault.read(path)
+        raw = self._as_decided(path, mail)
         text = frontmatter.annotate(decode(raw), noted)
-        if do.decision in ("skip", "review", "failed"):
-            words = {"skip": "Skipped", "review": "Needs a person", "failed": "Could not be drafted"}[do.decision]
+        if do.decision in WORDS:
+            words = WORDS[do.decision]
             self.journal.tell(
                 f"{words}: “{dashboard.plain(shown(mail.subject))}” from "
                 f"{dashboard.plain(shown(mail.sender), 80)}: {dashboard.plain(do.reason, 300)}"
             )
         target = self.vault.move(path, f"{do.folder}/{MAIL_PREFIX}{mail.slug}.md", encode(text), was=raw)
         self.index.moved(path, target, mail, drafted="drafted_as" in noted)
-        self.journal.record("mail_moved", mail.email_id, to=target, decision=do.decision, reason=do.reason)
+        decided = self._decision_of(mail) if do.folder == DONE else {}
+        result = "failure" if do.decision == "failed" else "success"
+        self.journal.record(
+            "mail_moved", mail.email_id, result=result, to=target, decision=do.decision, reason=do.reason, **decided
+        )
         log.info("%s -> %s (%s)", path, target, do.reason)
 
+    def _decision_of(self, mail: Mail) -> dict[str, str]:
+        """What a person decided about the draft of a mail, for the record: approved, or rejected and why."""
+        for path in self.index.drafts_of(mail.slug):
+            folder = path.split("/")[0]
+            if folder in ("Approved", "Rejected", "Done"):
+                status = "rejected" if folder == "Rejected" else "approved"
+                with contextlib.suppress(OSError, ForbiddenPath):
+                    fields, _ = read_note(self.vault.read(path))
+                    said = fields.get("reason", "") if status == "rejected" else ""
+                    return {"approval_status": status, "approved_by": LOCAL, "draft": path, "said": said}
+        return {}
+
     def _drop(self, path: str, mail: Mail, reason: str) -> None:
-        self.vault.remove(path, was=self.vault.read(path))
+        self.vault.remove(path, was=self._as_decided(path, mail))
+        self.index.refresh()  # another mail of the id is looked at in this pass
         self.journal.record("copy_removed", mail.email_id, path=path, reason=reason)
         log.info("%s removed: %s", path, reason)
+
+    def _as_decided(self, path: str, mail: Mail) -> bytes:
+        """The bytes of a mail that was decided about. Raises OSError when another mail stands there by now."""
+        raw = self.vault.read(path)
+        with contextlib.suppress(UnreadableMail):
+            if parse(path.rpartition("/")[2], raw) == mail:
+                return raw
+        raise OSError(errno.EBUSY, "it was written to meanwhile: it stays, the next pass looks again", path)
 
     def _set_aside(self, path: str, raw: bytes, reason: str, report: Report) -> None:
         """An unreadable mail: its bytes are kept, a note in Needs_Action says where and why.
@@ -451,7 +456,7 @@ class Orchestrator:
         kept = self.vault.place(f"{UNPARSEABLE}/{slug(stem_id(name))}.md", raw)
         note = frontmatter.dump(
             {"decision": "review", "reason": f"this mail cannot be read: {reason}", "kept": kept},
-            f"The mail `{dashboard.plain(shown(name))}` cannot be read: {reason}. Its bytes lie in `{kept}`.\n\n"
+            f"The mail {dashboard.plain(shown(name))} cannot be read: {reason}. Its bytes lie in `{kept}`.\n\n"
             "Mend the file and move it to `Inbox/`, or delete both.",
         )
         self.vault.place(f"{NEEDS_ACTION}/{MAIL_PREFIX}{slug(stem_id(name))}.md", encode(note))
@@ -487,125 +492,279 @@ class Orchestrator:
     def _tell_each(self, kind: str, messages: dict[str, str]) -> None:
         """Raise an alert for each path, tell each once, and clear those of an earlier pass."""
         for path, message in messages.items():
-            if self.state.raise_alert(f"{kind} {path}", message, self.clock()):
+            if self._raise(f"{kind} {path}", message):
                 log.warning("%s", message)
                 self.journal.tell(f"{dashboard.plain(shown(message), 300)}")
         for key in self.state.alerts():
             if key.startswith(f"{kind} ") and key.removeprefix(f"{kind} ") not in messages:
-                self.state.clear_alert(key)
+                self._clear(key)
 
     # -- what needs the model --------------------------------------------------------------------------------------
 
-    def _draft_all(self, mails: list[tuple[str, Mail]], report: Report) -> None:
-        handbook = self.vault.read_text(HANDBOOK)
-        budget = Budget(self._budget_left())
-        pool = ThreadPoolExecutor(self.config.draft_concurrency, thread_name_prefix="claude")
-        halt = threading.Event()
-        futures: dict[Future[Answer | None], tuple[str, Mail]] = {
-            pool.submit(self._call, mail, handbook, budget, halt): (path, mail) for path, mail in mails
-        }
-        log.info("%d mail%s to draft", len(futures), "" if len(futures) == 1 else "s")
-        waiting = set(futures)
-        while waiting and not self.stop.is_set():
-            done, waiting = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
-            for future in done:
-                self._finish(*futures[future], future, handbook, report)
-        if waiting:
-            # Asked to stop: calls in hand may still end; their mails stay where they are otherwise.
+    def _draft_all(self, mails: list[tuple[str, Mail]], taken: _Taken, report: Report) -> None:
+        """Have these mails drafted, and those that arrive meanwhile, a bounded number at a time."""
+        if (pause := self.backoff.left(self.clock())) > 0:
+            report.later(f"Claude's API could not answer; it is asked again in {pause:.0f} s", pause)
+            return
+        try:
+            handbook, left = self.vault.read_text(HANDBOOK), self._budget_left()
+            with lock(self.state.tree_lock):
+                self._write_usage("")  # before anything is paid for that could not be written down
+        except (OSError, ForbiddenPath) as error:
+            self._refused(f"{error}: make it a plain file that this user may read and write", report)
+            return
+        since = self._since_cached()
+        at_once = self.config.draft_concurrency
+        caching = request.cacheable(handbook, self.config.claude_model) and request.pays(len(mails), since, at_once)
+        work = _Work(
+            handbook=handbook,
+            budget=Budget(left),
+            queue=deque(sorted(mails, key=self._turn)),
+            careful=self.backoff.failures > 0 or self.stuck,
+            caching=caching,
+        )
+        log.info("%d mail%s to draft", len(mails), "" if len(mails) == 1 else "s")
+        calls = Calls(self.drafter, self.config.draft_concurrency)
+        answers: deque[tuple[Call, Answer]] = deque()
+        self._begin(work, calls, report)
+        while (calls.running or answers) and not self.stop.is_set():
+            answers.extend(self._settle(work, calls.ended(0.0 if answers else LOOK_SECONDS), report))
+            self._begin(work, calls, report)  # first: while an answer is written down, others are waited for
+            if answers:
+                self._record(*answers.popleft(), report)
+            if self.claims is None and not report.halted:
+                with contextlib.suppress(OSError, ForbiddenPath):  # the next pass tells of it
+                    work.queue.extend(self._newcomers(taken, report))
+                self._begin(work, calls, report)
+        if self.stop.is_set() and (calls.running or work.queue):
             report.result, report.message = "later", "the pass was stopped before its end"
-            halt.set()
-            done, _ = wait(waiting, timeout=15)
-            for future in done:
-                self._finish(*futures[future], future, handbook, report)
-        pool.shutdown(wait=False, cancel_futures=True)
-        self.stuck = report.unavailable and not report.answered
+        answers.extend(self._settle(work, calls.close(15.0 if calls.running else 0.0), report))
+        for call, answer in answers:
+            self._record(call, answer, report)
+        for call in calls.running.values():  # it went out, and nobody waits for its answer any more
+            self._may_be_paid(call, report)
+        self._judge_outage(work, report)
 
-    def _call(self, mail: Mail, handbook: str, budget: Budget, halt: threading.Event) -> Answer | None:
-        """One call, in a thread of the pool. None when the pass was halted before it."""
-        if halt.is_set():
-            return None
-        if self.unwritten[mail.try_key()] >= MAX_TRIES:
-            raise TryLater(
-                "its answers could not be written down; see the log, and restart the agent once that is mended"
-            )
-        worst = self._worst_case(mail, handbook)
-        if worst is None and budget.left is not None:
-            raise Refused(
-                f"{self.config.claude_model} has no known price, so no budget can be kept: choose another CLAUDE_MODEL"
-            )
-        if not budget.reserve(worst or 0.0):
-            raise BudgetReached("The budget is reached: raise BUDGET_USD_PER_DAY or BUDGET_USD_PER_WEEK, or wait.")
-        try:
-            answer = self.drafter.draft(mail, handbook)
-        except Refused:
-            halt.set()  # no other call can fare better
-            raise
-        budget.settle(worst or 0.0, usage.cost(answer.model, answer.usage, self.clock().date()) or 0.0)
-        return answer
+    def _turn(self, entry: tuple[str, Mail]) -> tuple[int, bool, str]:
+        """Whose turn it is: mails that never went unanswered, then urgent ones, then by name."""
+        path, mail = entry
+        urgent = mail.fields.get("priority", "").strip().lower() in ("high", "urgent")
+        return self.unanswered[mail.try_key()], not urgent, path
 
-    def _finish(self, path: str, mail: Mail, future: Future[Answer | None], handbook: str, report: Report) -> None:
+    def _newcomers(self, taken: _Taken, report: Report) -> list[tuple[str, Mail]]:
+        """Mails that came into the inbox since; what needs no call is settled at once."""
+        new = (name for name in self.vault.names(INBOX) if is_mail_name(name) and name not in taken.names)
+        if all(self._unfinished(f"{INBOX}/{name}") for name in new):
+            return []
+        with lock(self.state.tree_lock):
+            return self._sort_inbox({}, taken, report) if self._look(report) else []
+
+    def _begin(self, work: _Work, calls: Calls, report: Report) -> None:
+        """Begin as many calls of the queue as may run, each if its worst case may still be spent."""
+        most = 1 if work.careful and not report.answered else self.config.draft_concurrency
+        while work.queue and len(calls.running) < most and not report.halted and not self.stop.is_set():
+            path, mail = work.queue.popleft()
+            if self.unwritten[mail.try_key()] >= MAX_TRIES:
+                said = "its answers could not be written down; see the log, and restart the agent once that is mended"
+                report.later(f"{path}: {said}")
+                continue
+            try:
+                task = Task(mail, work.handbook, self._earlier(mail), work.caching)
+                call = Call(path, task, usage.cost(self.config.claude_model, request.worst_case(task), self._today()))
+            except Exception as error:
+                log.exception("%s cannot be asked about: this is a fault of the program", path)
+                self._fault(path, mail, f"it cannot be asked about ({type(error).__name__})", report)
+                continue
+            if calls.running and not work.budget.holds(call.worst or 0.0):
+                work.queue.appendleft((path, mail))
+                break  # the calls in hand have reserved their worst case, and give back what they do not cost
+            if self._may_cost(call, work.budget, report):
+                report.called += 1
+                calls.begin(call)
+
+    def _may_cost(self, call: Call, budget: Budget, report: Report) -> bool:
+        """Whether the worst case of a call may still be spent; it is reserved then."""
+        if call.worst is None:
+            unpriced = f"{self.config.claude_model} has no known price"
+            if budget.left is not None:
+                self._refused(f"{unpriced}, so no budget can be kept: choose another CLAUDE_MODEL", report)
+                return False
+            self._alert("price", f"{unpriced}: what it costs is not counted. Choose another CLAUDE_MODEL to have it so")
+        if budget.reserve(call.worst or 0.0):
+            return True
+        # A long mail waits alone: a shorter one may do with what is left, as long as an answer does.
+        report.short = True
+        least = usage.cost(self.config.claude_model, Usage(output=request.MAX_TOKENS), self._today())
+        report.halted = report.halted or not budget.holds(least or 0.0)
+        message = "The budget is reached: raise BUDGET_USD_PER_DAY or BUDGET_USD_PER_WEEK, or wait."
+        report.later(f"{message} The next draft may cost ${call.worst:.2f}, and ${budget.left:.2f} are left.")
+        self._alert("budget", message)
+        return False
+
+    def _settle(self, work: _Work, ended: Ended, report: Report) -> list[tuple[Call, Answer]]:
+        """See to the calls that failed, and to the money of all; return those that were answered."""
+        answers = []
+        for call, outcome in ended:
+            if isinstance(outcome, Answer):
+                cost = usage.cost(outcome.model, outcome.usage, self._today())
+                paid = cost if cost is not None else call.worst or 0.0
+                answers.append((call, outcome))
+            else:
+                paid = self._failed(work, call, outcome, report)
+            work.budget.release((call.worst or 0.0) - paid)
+        if answers:
+            report.answered += len(answers)
+            if work.caching:
+                self.cached_at = self.clock()
+            self._blame(work, report)
+        return answers
+
+    def _failed(self, work: _Work, call: Call, error: BaseException, report: Report) -> float:
+        """See to a call without an answer; returns the US dollars that it may have cost."""
+        path, mail = call.path, call.mail
+        if isinstance(error, Refused):
+            self._refused(str(error), report)
+            return 0.0
+        if not isinstance(error, TryLater):
+            if isinstance(error, Unanswerable):
+                self._fault(path, mail, f"Claude's API does not take it ({error})", report)
+                return 0.0
+            log.error("the call for %s failed: this is a fault of the program", path, exc_info=error)
+            self._fault(path, mail, f"the call failed ({type(error).__name__})", report)
+            return self._may_be_paid(call, report)
+        work.unanswered.append((call, error))
+        self.unanswered[mail.try_key()] += 1
+        report.halted = report.halted or error.overload or len(work.unanswered) >= OUTAGE_MAILS
+        report.later(f"Claude's API cannot answer now: {error}")
+        log.log(logging.DEBUG if self.backoff.failures else logging.WARNING, "%s stays where it is: %s", path, error)
+        return self._may_be_paid(call, report) if error.sent else 0.0
+
+    def _may_be_paid(self, call: Call, report: Report) -> float:
+        """Write down a call of which nobody knows what it cost; returns its worst case, US dollars."""
+        paid = call.worst or 0.0
+        with self._isolated(call.path, report), lock(self.state.tree_lock):
+            agent, model = self.config.agent_name, self.config.claude_model
+            self._write_usage(usage.unknown_row(self.clock(), agent, model, paid, TASK))
+        return paid
+
+    def _fault(self, path: str, mail: Mail, reason: str, report: Report) -> None:
+        """Count a failed try of a mail, if it is to be drafted still."""
+        with self._isolated(path, report), lock(self.state.tree_lock):
+            if self._is_to_draft(path, mail, report):
+                self._count_failure(path, mail, reason, report)
+
+    def _blame(self, work: _Work, report: Report) -> None:
+        """Claude does answer: mails that got no answer before are counted as failed, each by its own fault."""
+        for call, error in work.unanswered:
+            if not error.overload:
+                self._fault(call.path, call.mail, f"Claude's API gave no answer ({error})", report)
+        work.unanswered[:] = [(call, error) for call, error in work.unanswered if error.overload]
+
+    def _judge_outage(self, work: _Work, report: Report) -> None:
+        """What the pass as a whole says about Claude's API: back off, or go on as usual."""
+        if report.answered and len(work.unanswered) == 1:
+            self._blame(work, report)
+        self.stuck = not report.answered and bool(report.halted or work.unanswered)
+        if report.answered:
+            self.backoff = Backoff()  # a rate limit is no outage: the next pause is a short one again
+        if not work.unanswered:
+            return
+        errors = [error for _, error in work.unanswered]
+        self.backoff = self.backoff.after_failure(self.clock(), max(error.retry_after for error in errors))
+        report.retry_in = self.backoff.left(self.clock())
+        if self.backoff.failures >= OUTAGE_TOLD:
+            self._alert(
+                "outage", f"Claude's API has not answered for a while: mails wait in {INBOX}/ and are tried again"
+            )
+        log.info("the next call to Claude is made in %.0f s", report.retry_in)
+
+    def _refused(self, message: str, report: Report) -> None:
+        """Key, money or model: nothing can be drafted until a person mends it."""
+        report.result, report.message, report.refused, report.halted = "failed", message, True, True
+        self._alert("drafting", message, told=f"Drafting has stopped: {dashboard.plain(message, 300)}")
+
+    def _alert(self, key: str, message: str, told: str = "") -> None:
+        """Raise an alert, and tell it once."""
+        if self._raise(key, message):
+            log.error("%s", message)
+            with lock(self.state.tree_lock):
+                self.journal.tell(told or dashboard.plain(message, 300))
+
+    def _raise(self, key: str, message: str) -> bool:
+        """Note an alert; True when it is new. A state folder that takes nothing holds no mail up."""
         try:
-            answer = future.result()
-        except TryLater as error:
-            report.unavailable = True
-            report.result = "later" if report.result == "ok" else report.result
-            report.message = f"Claude's API cannot answer now: {error}"
-            log.warning("%s stays where it is: %s", path, error)
-        except Refused as error:
-            report.unavailable = True
-            report.result, report.message, report.refused = "failed", str(error), True
-            if self.state.raise_alert("drafting", str(error), self.clock()):
-                log.error("drafting has stopped: %s", error)
-                self._tell_locked(f"Drafting has stopped: {dashboard.plain(str(error), 300)}")
-        except BudgetReached as error:
-            report.unavailable = True
-            report.result, report.message = "later", str(error)
-            if self.state.raise_alert("budget", str(error), self.clock()):
-                log.warning("%s", error)
-                self._tell_locked(str(error))
-        except Unanswerable as error:
-            with lock(self.state.tree_lock), self._isolated(path, report):
-                self._count_failure(path, mail, f"Claude's API does not take it ({error})", report)
+            return self.state.raise_alert(key, message, self.clock())
+        except OSError as error:
+            log.error("an alert cannot be kept (%s): %s", error, message)
+            return False
+
+    def _clear(self, key: str) -> bool:
+        """End an alert; True when there was one."""
+        try:
+            return self.state.clear_alert(key)
+        except OSError as error:
+            log.error("the alert %s cannot be ended: %s", key, error)
+            return False
+
+    def _earlier(self, mail: Mail) -> tuple[Earlier, ...]:
+        """The thread so far, oldest first: mails of the same conversation, and what was drafted to them."""
+        own = self.config.owner_addresses
+        to = envelope(mail, own)
+        found: list[Earlier | None] = []
+        for path in self.index.thread(mail)[-MAX_EARLIER:]:
+            with contextlib.suppress(OSError, ForbiddenPath):
+                found.append(thread.earlier(path, self.vault.read(path), to, own) if to is not None else None)
+        return tuple(one for one in found if one is not None)
+
+    def _record(self, call: Call, answer: Answer, report: Report) -> None:
+        """Write down what a call brought."""
+        key = call.mail.try_key()
+        del self.unanswered[key]
+        self.unwritten[key] += 1
+        findings: tuple[screen.Finding, ...] = ()
+        try:
+            findings = self._screen(call, answer.reply)  # takes its time: outside the lock
         except Exception as error:
-            log.exception("the call for %s failed: this is a fault of the program", path)
-            with lock(self.state.tree_lock), self._isolated(path, report):
-                self._count_failure(path, mail, f"the call failed ({type(error).__name__})", report)
-        else:
-            if answer is not None:
-                report.answered += 1
-                self.unwritten[mail.try_key()] += 1
-                with lock(self.state.tree_lock), self._isolated(path, report):
-                    self._record(path, mail, answer, handbook, report)
-                    del self.unwritten[mail.try_key()]
+            log.exception("the answer to %s cannot be screened: this is a fault of the program", call.path)
+            answer = replace(answer, reply=None, fault=f"its draft cannot be screened ({type(error).__name__})")
+        with self._isolated(call.path, report), lock(self.state.tree_lock):
+            # Money first; while it cannot be written down, no more of it is spent.
+            halted, report.halted = report.halted, True
+            agent = self.config.agent_name
+            self._write_usage(usage.row(self.clock(), agent, answer.model, answer.usage, TASK, call.worst))
+            report.halted = halted
+            self._file(call, answer, findings, report)
+            del self.unwritten[key]
 
-    def _record(self, path: str, mail: Mail, answer: Answer, handbook: str, report: Report) -> None:
-        """Write down what a call brought, money first. Runs under the tree lock."""
-        now = self.clock()
-        row = usage.row(now, self.config.agent_name, answer.model, answer.usage, TASK)
-        self.vault.append(usage.path(now.date()), row.encode(), usage.header(now.date()).encode())
-        self.index.refresh()
-        asked = mail.fingerprint()
-        try:
-            mail = parse(path.rpartition("/")[2], self.vault.read(path))
-        except (OSError, UnreadableMail):
-            log.info("%s was moved meanwhile; its answer is dropped", path)
+    def _screen(self, call: Call, reply: Reply | None) -> tuple[screen.Finding, ...]:
+        """What is remarkable in what the owner is to read: the draft and the notes on it, or the reason for none."""
+        if reply is None:
+            return ()
+        # No more of it than the model may have seen: whoever writes mails can make a thread of any length.
+        earlier = [request.shortened(one.text, request.MAX_EARLIER_CHARACTERS) for one in call.task.earlier]
+        if not _is_drafted(call.mail, reply):
+            return screen.of_notes((reply.reason,), call.mail, earlier, call.task.handbook)
+        beside = (reply.reason, *reply.missing_facts)
+        found = screen.of_reply(reply.body, call.mail, earlier, call.task.handbook, request.prompt(), beside)
+        return (*found, *screen.of_mail(call.mail))
+
+    def _file(self, call: Call, answer: Answer, findings: tuple[screen.Finding, ...], report: Report) -> None:
+        """Put an answer where it belongs: a draft that waits, or a mail that a person must look at."""
+        path, mail, reply = call.path, call.mail, answer.reply
+        to = envelope(mail, self.config.owner_addresses)
+        if not self._is_to_draft(path, mail, report) or to is None:
             return
-        if mail.fingerprint() != asked:
-            log.info("%s was edited meanwhile; its answer is dropped, the next pass asks again", path)
-            return
-        do = self._decide(path, mail, "inbox" if path.startswith(f"{INBOX}/") else "in progress")
-        to = envelope(mail)
-        if do.what != "draft" or to is None:
-            self._carry_out(do, path, mail, report)
-            return
-        reply = answer.reply
         if reply is None:
             self._count_failure(path, mail, answer.fault, report)
             return
         overruled = bool(mail.fields.get("decision"))
-        if reply.decision == "review" and not (overruled and reply.body.strip()):
-            reason = f"Claude asks for a person: {shown(reply.reason)}"
-            self._move(path, mail, Do("move", NEEDS_ACTION, "review", reason))
+        held = [finding.text for finding in findings if finding.hold]
+        if not _is_drafted(mail, reply):
+            self._move(path, mail, for_a_person(reply, findings))
+            report.moved += 1
+            return
+        if held and not overruled:
+            self._move(path, mail, Do("move", NEEDS_ACTION, "review", f"its draft was held back: {'; '.join(held)}"))
             report.moved += 1
             return
         draft = approval.Draft(
@@ -613,17 +772,45 @@ class Orchestrator:
             reason=shown(reply.reason),
             confidence=reply.confidence,
             missing_facts=tuple(shown(fact) for fact in reply.missing_facts),
-            flags=flags_of(mail, to, reply.body, handbook),
+            flags=flags_of(mail, findings, self.config.owner_addresses),
             model=answer.model,
+            prompt=request.PROMPT_VERSION,
         )
-        text = approval.render(mail, to, draft, now)
+        text = approval.render(mail, to, draft, self.clock())
         written = self.vault.write_numbered(f"{PENDING}/{mail.draft_name}", text.encode())  # never over a file
-        self.journal.tell(self._draft_entry(mail))
-        self.journal.record("draft_created", mail.email_id, draft=written, model=answer.model, to=to.to)
+        self.journal.tell(self._draft_entry(mail, len(draft.flags)))
+        self.journal.record(
+            "draft_created",
+            mail.email_id,
+            approval_status="pending",
+            draft=written,
+            model=answer.model,
+            prompt=request.PROMPT_VERSION,
+            to=to.to,
+            flags="; ".join(draft.flags),
+        )
         log.info("draft %s", written)
         self._move(path, mail, Do("move", self.vault.in_progress, "reply", "its draft waits for a decision"))
         self.state.forget_tries(mail.try_key())
         report.drafted += 1
+
+    def _is_to_draft(self, path: str, mail: Mail, report: Report) -> bool:
+        """Decide again about a mail that Claude was asked about: a person may have moved things meanwhile. What is
+        decided now is done."""
+        self.index.refresh()
+        try:
+            now = parse(path.rpartition("/")[2], self.vault.read(path))
+        except (OSError, UnreadableMail):
+            log.info("%s was moved meanwhile; its answer is dropped", path)
+            return False
+        if now != mail:
+            log.info("%s was edited meanwhile; its answer is dropped, the next pass asks again", path)
+            report.later(f"{path} was edited while it was drafted", 0.0)
+            return False
+        do = self._decide(path, mail, "inbox" if path.startswith(f"{INBOX}/") else "in progress")
+        if do.what != "draft":
+            self._carry_out(do, path, mail, report)
+        return do.what == "draft"
 
     def _count_failure(self, path: str, mail: Mail, reason: str, report: Report) -> None:
         tries = self.state.count_try(mail.try_key())
@@ -631,40 +818,71 @@ class Orchestrator:
         if tries >= MAX_TRIES:
             self._move(path, mail, Do("move", NEEDS_ACTION, "failed", f"{reason}, {tries} times"))
             self.state.forget_tries(mail.try_key())
+            del self.unanswered[mail.try_key()]
             report.moved += 1
         else:
-            report.later(f"{path}: {reason}")
+            report.later(f"{path}: {reason}", RETRY_SECONDS)
+
+    # -- money -----------------------------------------------------------------------------------------------------
+
+    def _write_usage(self, row: str) -> None:
+        today = self._today()
+        self.vault.append(usage.path(today), row.encode(), usage.header(today).encode())
 
     def _budget_left(self) -> float | None:
-        today = self.clock().date()
+        today = self._today()
         limits = []
         if self.config.budget_usd_per_day is not None:
-            limits.append(self.config.budget_usd_per_day - usage.spent_on([today], self.vault.read_text))
+            limits.append(self.config.budget_usd_per_day - usage.at_most_on([today], self.vault.read_text))
         if self.config.budget_usd_per_week is not None:
             week = usage.week_of(today)
-            limits.append(self.config.budget_usd_per_week - usage.spent_on(week, self.vault.read_text))
+            limits.append(self.config.budget_usd_per_week - usage.at_most_on(week, self.vault.read_text))
         return min(limits) if limits else None
 
-    def _worst_case(self, mail: Mail, handbook: str) -> float | None:
-        """Dollars that a call may cost at most: three bytes a token, the longest answer."""
-        tokens = usage.Usage(input=(len(f"{mail.body}{handbook}".encode()) + 8000) // 3, output=MAX_TOKENS)
-        return usage.cost(self.config.claude_model, tokens, self.clock().date())
+    def _tell_spend(self, report: Report) -> None:
+        """Have the Dashboard say what was spent, when that may have changed: after a call, and once a day."""
+        today = self._today()
+        if not report.called and today == self.told_on:
+            return
+        self.told_on = today
+        if usage.cost(self.config.claude_model, Usage(), today) is not None:
+            self._clear("price")  # another model was set
+        days, week = [today], usage.week_of(today)
+        with lock(self.state.tree_lock), self._isolated(usage.FOLDER, report):
+            self.journal.spend(
+                usage.spent_on(days, self.vault.read_text),
+                usage.spent_on(week, self.vault.read_text),
+                unpriced=usage.unpriced_on(week, self.vault.read_text),
+                day_budget=self.config.budget_usd_per_day,
+                week_budget=self.config.budget_usd_per_week,
+            )
+
+    def _today(self) -> date:
+        return self.clock().date()
+
+    def _since_cached(self) -> float | None:
+        """Seconds since an answer that wrote or read the prompt cache, None when there was none."""
+        return None if self.cached_at is None else (self.clock() - self.cached_at).total_seconds()
 
     # -- what the owner reads --------------------------------------------------------------------------------------
 
-    def _draft_entry(self, mail: Mail) -> str:
+    def _draft_entry(self, mail: Mail, flags: int = 0) -> str:
+        flagged = f" ({flags} flag{'' if flags == 1 else 's'})" if flags else ""
         return (
             f"Email draft ready: {self._draft_link(mail)} for "
-            f"{dashboard.plain(shown(mail.sender), 80)}, “{dashboard.plain(shown(mail.subject))}”"
+            f"{dashboard.plain(shown(mail.sender), 80)}, “{dashboard.plain(shown(mail.subject))}”{flagged}"
         )
 
     def _draft_link(self, mail: Mail) -> str:
         return f"[[{mail.draft_name.removesuffix('.md')}]]"
 
-    def _tell_locked(self, entry: str) -> None:
-        with lock(self.state.tree_lock):
-            self.journal.tell(entry)
+
+def _is_drafted(mail: Mail, reply: Reply) -> bool:
+    """Whether an answer becomes a draft: Claude says so, or a person who put the mail back wants one all the same."""
+    return reply.decision == "reply" or bool(mail.fields.get("decision") and reply.body.strip())
 
 
-def _domain(address: str) -> str:
-    return address.rpartition("@")[2].lower()
+def _keys(mail: Mail) -> list[str]:
+    """What two mails of one pass may not share: the id, in whatever case, and the message."""
+    own = message_ids(mail.fields.get("message_id", ""))[:1]
+    return [mail.slug.casefold(), *(f"{one} {mail.fingerprint()}" for one in own)]

@@ -15,7 +15,9 @@ from typing import Any
 
 import pytest
 from cloud_agent import claim, status
+from cloud_agent.backoff import Backoff
 from cloud_agent.claude import TryLater
+from cloud_agent.drafting import MAX_TRIES
 from cloud_agent.mail import Mail
 from cloud_agent.state import utc_now
 from cloud_agent.sync import Syncer
@@ -307,9 +309,34 @@ def test_an_agent_that_cannot_draft_does_not_gather_mail(pair: Team) -> None:
     b.sync()
     assert b.run().drafted == 1
     a.drafter.behave = a._answer
+    a.orchestrator.backoff = Backoff()  # the pause is over
     pair.settle()
     assert sorted(Path(path).name for path in pair.drafts()) == ["EMAIL_DRAFT_first.md", "EMAIL_DRAFT_second.md"]
     assert len(b.drafter.calls) == 1
+
+
+def test_a_mail_that_never_gets_an_answer_holds_up_none_in_the_inbox(pair: Team) -> None:
+    """Whether it is the mail's fault, another one tells: one is claimed for that."""
+    agent = pair.agents[0]
+
+    def behave(mail: Mail) -> Any:
+        if mail.email_id == "bad":
+            raise TryLater("500: internal error", sent=True)
+        return agent._answer(mail)
+
+    agent.drafter.behave = behave
+    agent.put("bad")
+    agent.run()
+    agent.sync()
+    agent.run()
+    agent.put("good")
+    for _ in range(MAX_TRIES):
+        agent.clock.advance(minutes=5)
+        agent.run()
+        agent.sync()
+    agent.clock.advance(minutes=5)
+    assert agent.run().drafted == 1
+    assert agent.names("Inbox") == []
 
 
 def test_without_claims_a_mail_in_our_own_folder_is_drafted(desk: Desk) -> None:

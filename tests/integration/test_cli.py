@@ -15,7 +15,7 @@ import pytest
 from cloud_agent.state import iso, utc_now
 from cloud_agent.vault import PENDING
 
-from tests.helpers import Desk
+from tests.helpers import Desk, mail_text
 from tests.standins import messages_api
 from tests.standins.messages_api import MessagesAPI, error
 
@@ -170,6 +170,7 @@ def test_status(installed: Installed) -> None:
     assert report["loops"]["draft"]["alive"] is False
     assert report["spent_today_usd"] > 0
     assert report["alerts"] == []
+    assert report["audit"] == {"entries": 2, "fault": ""}
     for broken in ("{", "[]", '{"finished": 5, "pid": "x"}'):
         (installed.root / "state/draft.json").write_text(broken)
         assert installed.run("status").returncode == 1
@@ -210,6 +211,45 @@ def test_a_signal_during_a_call_keeps_the_mail(installed: Installed, api: Messag
     assert process.returncode == 0
     desk = installed.desk
     assert (desk.names("Inbox"), desk.names(PENDING)) in ((["EMAIL_x.md"], []), ([], ["EMAIL_DRAFT_x.md"]))
+
+
+def test_what_arrives_and_what_is_decided_is_noticed_at_once(installed: Installed, api: MessagesAPI) -> None:
+    """The interval is 300 s: nothing of this waits for it."""
+    desk = installed.desk
+    cycles = lambda: json.loads((installed.root / "state/draft.json").read_text())["cycle"]  # noqa: E731
+    process = installed.start("draft")
+    try:
+        wait_for((installed.root / "state/draft.json").exists)
+        desk.put("written")
+        (installed.root / "beside").write_text(mail_text("renamed"))
+        (installed.root / "beside").rename(desk.vault / "Inbox/EMAIL_renamed.md")
+        with (desk.vault / "Inbox/EMAIL_slow.md").open("w") as file:
+            file.write(mail_text("slow")[:40])
+            file.flush()
+            wait_for(lambda: len(desk.names(PENDING)) == 2)
+            time.sleep(0.3)
+            assert desk.names("Inbox") == ["EMAIL_slow.md"]
+            file.write(mail_text("slow")[40:])
+        wait_for(lambda: len(desk.names(PENDING)) == 3)
+        api.latency = 0.5
+        desk.put("before")
+        wait_for(lambda: len(api.requests) == 4)
+        desk.put("meanwhile")  # comes during a pass
+        wait_for(lambda: len(desk.names(PENDING)) == 5)
+        desk.move(f"{PENDING}/EMAIL_DRAFT_slow.md", "Rejected/new/folder/EMAIL_DRAFT_slow.md")
+        wait_for(lambda: desk.names("Done/Email") == ["EMAIL_slow.md"])
+        time.sleep(1)
+        passes = cycles()
+        time.sleep(2)
+        assert cycles() == passes  # its own writing wakes it no more
+        process.terminate()
+        out, _ = process.communicate(timeout=10)
+    finally:
+        process.kill()
+    assert process.returncode == 0
+    assert "Traceback" not in out
+    assert passes < 25
+    assert len(api.requests) == 5
 
 
 def test_the_loop_goes_on_after_a_failed_pass_and_a_beat_that_cannot_be_written(installed: Installed) -> None:

@@ -80,6 +80,8 @@ def test_all_problems_at_once_each_with_its_mend(tmp_path: Path) -> None:
         "AGENT_NAME=Cloud Agent",
         "CLAIM=perhaps",
         "CLAIM=2",
+        "OWNER_ADDRESSES=somebody",
+        "OWNER_ADDRESSES=me@example.org,you",
         "GIT_BRANCH=--upload-pack=x",
         "GIT_SSH_KEY_PATH=/nowhere/key",
         "CLAUDE_BASE_URL=some-host",
@@ -92,6 +94,15 @@ def test_a_bad_value_is_named_and_not_shown(env_file: Path, line: str) -> None:
     problems = problems_of(env_file, line + "\n")
     assert any(problem.startswith(name) for problem in problems)
     assert not any(value in problem.replace(f"{name}=300", "") for problem in problems if len(value) > 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "known"),
+    [("", set()), ("Me@Example.org", {"me@example.org"}), (" me@x.org , Me <you@x.org>,", {"me@x.org", "you@x.org"})],
+)
+def test_the_owners_addresses(env_file: Path, text: str, known: set[str]) -> None:
+    env_file.write_text(env_file.read_text() + f"OWNER_ADDRESSES={text}\n")
+    assert config.load(env_file, {}).owner_addresses == known
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from cloud_agent.drafting import Copy, Do, Place, decide
+from cloud_agent.decision import Copy, Do, Place, decide, for_a_person
 from cloud_agent.index import DraftState
 from cloud_agent.mail import parse
+from cloud_agent.request import Reply
 from cloud_agent.vault import DONE, NEEDS_ACTION, SKIPPED
 
 from tests.helpers import mail_text
@@ -78,3 +79,10 @@ def test_a_drafted_mail_is_never_drafted_again() -> None:
 def test_a_mail_that_a_person_looks_at(draft: DraftState | None, expected: str) -> None:
     assert where("needs action", draft, "none", **DRAFTED) == expected
     assert where("needs action", draft, "none") == "leave"
+
+
+def test_the_models_reason_is_one_line() -> None:
+    reply = Reply(
+        decision="review", reason="x\n2026-01-01 approved\u2028y", body="", confidence="low", missing_facts=[]
+    )
+    assert for_a_person(reply).reason == "Claude asks for a person: x 2026-01-01 approved y"
