@@ -6,14 +6,14 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
 # What is checked and formatted as Python.
-SOURCES := agent tests molecule benchmarks
+SOURCES := agent tests molecule benchmarks evals
 COMPILE := --quiet --strip-extras --allow-unsafe --no-emit-index-url --no-emit-trusted-host --no-emit-find-links
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down test lint unit soak molecule bench bench-sync lock clean
+.PHONY: help demo demo-down test lint unit soak molecule eval bench bench-drafting bench-sync lock clean
 
 help: ## This list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 demo: .venv/.installed ## The whole path, from a bare machine to an approved draft (set CLAUDE_API_KEY for Claude itself)
 	@$(BIN)/python -m tests.lab.demo
@@ -26,7 +26,7 @@ test: lint unit molecule ## Everything that CI runs
 lint: .venv/.installed ## ruff, mypy, yamllint, ansible-lint
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
-	$(BIN)/mypy agent/cloud_agent tests/lab benchmarks
+	$(BIN)/mypy agent/cloud_agent tests/lab benchmarks evals
 	$(BIN)/yamllint --strict .
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ansible-lint --offline
 
@@ -40,12 +40,18 @@ soak: .venv/.installed ## Two clones, a remote and every fault, for SOAK_MINUTES
 molecule: .venv/.installed ## The six acceptance tests on a machine that the playbook makes
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/molecule test
 
+eval: .venv/.installed ## Scores of the gate and the screening on real mail; with CLAUDE_API_KEY set, of the drafts too
+	$(BIN)/python -m evals
+
 bench: .venv/.installed ## Times, downtime and memory on the machine of a running `make demo`
 	$(BIN)/python -m benchmarks.machine
 
 bench-sync: .venv/.installed ## A sync cycle against the plain git sequence, at 1,000, 10,000 and 50,000 files: about 10 minutes
 	$(BIN)/python -m benchmarks.sync --resident
 	$(BIN)/python -m benchmarks.sync --ssh --sizes 1000 50000
+
+bench-drafting: .venv/.installed ## From a mail to its draft, with 10 and 10,000 decided mails: about 5 minutes
+	$(BIN)/python -m benchmarks.drafting
 
 lock: .venv/.installed ## Pin again what requirements.in and agent/requirements.in ask for
 	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile $(COMPILE) --output-file requirements.txt requirements.in
