@@ -14,7 +14,7 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 
-from cloud_agent.mail import addresses
+from cloud_agent.mail import bare_addresses
 from cloud_agent.vault import LOCAL
 
 DEFAULT_MODEL = "claude-sonnet-5-5"  # the reason, and what a mail costs: docs/models.md
@@ -294,7 +294,7 @@ class _Reader:
 
     def addresses(self, name: str) -> frozenset[str]:
         text = self.values.get(name, "")
-        found = frozenset(address.lower() for _, address in addresses(text))
+        found = frozenset(bare_addresses(text))
         if len(found) < len({part.strip().lower() for part in text.split(",") if part.strip()}):
             self.problems.append(f"{name} is no list of addresses: e.g. {name}=you@example.org,me@example.com")
         return found

@@ -86,13 +86,12 @@ def decide(
             "review",
             "its draft is gone without a decision; for a new one remove the line drafted_as and move it to Inbox/",
         )
-    overruled = bool(mail.fields.get("decision"))  # a person put it back into the inbox
     verdict = gate.judge(mail, own)
-    if not overruled and verdict.verdict == "skip":
+    if not mail.put_back and verdict.verdict == "skip":
         return Do("move", SKIPPED, "skip", verdict.reason)
     if envelope(mail) is None:
         return Do("move", NEEDS_ACTION, "review", NO_SENDER)
-    if not overruled and verdict.verdict == "review":
+    if not mail.put_back and verdict.verdict == "review":
         return Do("move", NEEDS_ACTION, "review", verdict.reason)
     return Do("draft")
 
@@ -105,6 +104,21 @@ def flags_of(mail: Mail, findings: Collection[screen.Finding], own: Collection[s
         advice = "" if own else "; for replies to all set OWNER_ADDRESSES"
         flags.append(f"the mail went to {len(others)} people, the reply goes to its sender alone{advice}")
     return tuple(dict.fromkeys(flags))
+
+
+def is_drafted(mail: Mail, reply: Reply) -> bool:
+    """Whether an answer becomes a draft: Claude says so, or a person who put the mail back wants one all the same."""
+    return reply.decision == "reply" or (mail.put_back and bool(reply.body.strip()))
+
+
+def answered(mail: Mail, reply: Reply, findings: Collection[screen.Finding]) -> Do:
+    """Decide where an answer goes: a draft, or a mail that a person must look at. Pure."""
+    if not is_drafted(mail, reply):
+        return for_a_person(reply, findings)
+    held = [finding.text for finding in findings if finding.hold]
+    if held and not mail.put_back:
+        return Do("move", NEEDS_ACTION, "review", f"its draft was held back: {'; '.join(held)}")
+    return Do("draft")
 
 
 def for_a_person(reply: Reply, findings: Collection[screen.Finding] = ()) -> Do:

@@ -16,6 +16,7 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
+from functools import cache
 from typing import TYPE_CHECKING, Literal
 
 from cloud_agent import approval, dashboard, frontmatter, request, screen, thread, usage
@@ -23,7 +24,7 @@ from cloud_agent.backoff import Backoff
 from cloud_agent.calls import Call, Calls, Ended
 from cloud_agent.claude import Answer, Drafter, Refused, TryLater, Unanswerable
 from cloud_agent.config import Config
-from cloud_agent.decision import Copy, Do, Place, decide, flags_of, for_a_person
+from cloud_agent.decision import Copy, Do, Place, answered, decide, flags_of, is_drafted
 from cloud_agent.index import Index
 from cloud_agent.journal import Journal
 from cloud_agent.mail import (
@@ -363,7 +364,7 @@ class Orchestrator:
             if other_text in (text, frontmatter.annotate(text, noted)):
                 return "identical"
         if not rivals:
-            twin = None if mail.fields.get("decision") else self.index.same_message(mail)
+            twin = None if mail.put_back else self.index.same_message(mail)
             return "same" if twin is not None and place == "inbox" else "none"
         return "same" if any(self.index.fingerprint(other) == mail.fingerprint() for other in rivals) else "different"
 
@@ -710,10 +711,12 @@ class Orchestrator:
         """The thread so far, oldest first: mails of the same conversation, and what was drafted to them."""
         own = self.config.owner_addresses
         to = envelope(mail, own)
+        if to is None:
+            return ()
         found: list[Earlier | None] = []
         for path in self.index.thread(mail)[-MAX_EARLIER:]:
             with contextlib.suppress(OSError, ForbiddenPath):
-                found.append(thread.earlier(path, self.vault.read(path), to, own) if to is not None else None)
+                found.append(thread.earlier(path, self.vault.read(path), to, own))
         return tuple(one for one in found if one is not None)
 
     def _record(self, call: Call, answer: Answer, report: Report) -> None:
@@ -742,7 +745,7 @@ class Orchestrator:
             return ()
         # No more of it than the model may have seen: whoever writes mails can make a thread of any length.
         earlier = [request.shortened(one.text, request.MAX_EARLIER_CHARACTERS) for one in call.task.earlier]
-        if not _is_drafted(call.mail, reply):
+        if not is_drafted(call.mail, reply):
             return screen.of_notes((reply.reason,), call.mail, earlier, call.task.handbook)
         beside = (reply.reason, *reply.missing_facts)
         found = screen.of_reply(reply.body, call.mail, earlier, call.task.handbook, request.prompt(), beside)
@@ -757,15 +760,9 @@ class Orchestrator:
         if reply is None:
             self._count_failure(path, mail, answer.fault, report)
             return
-        overruled = bool(mail.fields.get("decision"))
-        held = [finding.text for finding in findings if finding.hold]
-        if not _is_drafted(mail, reply):
-            self._move(path, mail, for_a_person(reply, findings))
-            report.moved += 1
-            return
-        if held and not overruled:
-            self._move(path, mail, Do("move", NEEDS_ACTION, "review", f"its draft was held back: {'; '.join(held)}"))
-            report.moved += 1
+        do = answered(mail, reply, findings)
+        if do.what != "draft":
+            self._carry_out(do, path, mail, report)
             return
         draft = approval.Draft(
             body=reply.body,
@@ -816,10 +813,9 @@ class Orchestrator:
         tries = self.state.count_try(mail.try_key())
         log.warning("%s: try %d of %d failed: %s", path, tries, MAX_TRIES, reason)
         if tries >= MAX_TRIES:
-            self._move(path, mail, Do("move", NEEDS_ACTION, "failed", f"{reason}, {tries} times"))
+            self._carry_out(Do("move", NEEDS_ACTION, "failed", f"{reason}, {tries} times"), path, mail, report)
             self.state.forget_tries(mail.try_key())
             del self.unanswered[mail.try_key()]
-            report.moved += 1
         else:
             report.later(f"{path}: {reason}", RETRY_SECONDS)
 
@@ -830,14 +826,10 @@ class Orchestrator:
         self.vault.append(usage.path(today), row.encode(), usage.header(today).encode())
 
     def _budget_left(self) -> float | None:
-        today = self._today()
-        limits = []
-        if self.config.budget_usd_per_day is not None:
-            limits.append(self.config.budget_usd_per_day - usage.at_most_on([today], self.vault.read_text))
-        if self.config.budget_usd_per_week is not None:
-            week = usage.week_of(today)
-            limits.append(self.config.budget_usd_per_week - usage.at_most_on(week, self.vault.read_text))
-        return min(limits) if limits else None
+        today, read = self._today(), cache(self.vault.read_text)
+        day = usage.left(self.config.budget_usd_per_day, [today], read)
+        week = usage.left(self.config.budget_usd_per_week, usage.week_of(today), read)
+        return min((left for left in (day, week) if left is not None), default=None)
 
     def _tell_spend(self, report: Report) -> None:
         """Have the Dashboard say what was spent, when that may have changed: after a call, and once a day."""
@@ -847,15 +839,18 @@ class Orchestrator:
         self.told_on = today
         if usage.cost(self.config.claude_model, Usage(), today) is not None:
             self._clear("price")  # another model was set
-        days, week = [today], usage.week_of(today)
+        week, read = usage.week_of(today), cache(self.vault.read_text)
         with lock(self.state.tree_lock), self._isolated(usage.FOLDER, report):
-            self.journal.spend(
-                usage.spent_on(days, self.vault.read_text),
-                usage.spent_on(week, self.vault.read_text),
-                unpriced=usage.unpriced_on(week, self.vault.read_text),
-                day_budget=self.config.budget_usd_per_day,
-                week_budget=self.config.budget_usd_per_week,
+            line = dashboard.spend_line(
+                self.config.agent_name,
+                today,
+                usage.spent_on([today], read),
+                usage.spent_on(week, read),
+                usage.unpriced_on(week, read),
+                self.config.budget_usd_per_day,
+                self.config.budget_usd_per_week,
             )
+            self.journal.spend(line)
 
     def _today(self) -> date:
         return self.clock().date()
@@ -875,11 +870,6 @@ class Orchestrator:
 
     def _draft_link(self, mail: Mail) -> str:
         return f"[[{mail.draft_name.removesuffix('.md')}]]"
-
-
-def _is_drafted(mail: Mail, reply: Reply) -> bool:
-    """Whether an answer becomes a draft: Claude says so, or a person who put the mail back wants one all the same."""
-    return reply.decision == "reply" or bool(mail.fields.get("decision") and reply.body.strip())
 
 
 def _keys(mail: Mail) -> list[str]:

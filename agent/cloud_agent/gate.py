@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cloud_agent import phrases
-from cloud_agent.mail import Mail, addresses
+from cloud_agent.mail import Mail, addresses, bare_addresses
 
 Verdict = Literal["draft", "skip", "review"]
 # answered: an answer, bounce or report that some program made. automatic: sent by a program, for whatever reason.
@@ -185,7 +185,8 @@ class _Look:
         self.sender_address = named[0][1].lower() if named else ""
         self.sender_name = named[0][0] if named else mail.sender
         reply = addresses(self.field("reply_to"))
-        self.reply_addresses = {address.lower() for _, address in reply}
+        self.reply_addresses = bare_addresses(self.field("reply_to"))
+        self.recipients = bare_addresses(self.field("to"), self.field("cc"))
         self.reply = reply[0][1].rpartition("@")[0].lower() if reply else ""
         self.subject = mail.subject
         self.is_answer = bool(phrases.ANSWER.match(mail.subject))
@@ -395,8 +396,7 @@ def _of_lists(look: _Look) -> Iterator[Signal]:
             yield Signal("list", f"{passed_on[0][1][:WORD]} passed it on")
     if look.token("precedence") == "list":
         yield Signal("list", "Precedence is 'list'")
-    to = {address.lower() for _, address in addresses(field("to"), field("cc"))}
-    if field("precedence") and look.human_reply_to and look.reply_addresses <= to:
+    if field("precedence") and look.human_reply_to and look.reply_addresses <= look.recipients:
         yield Signal("list", "answers go to the address that it was sent to")
     # A List-Id alone is no proof: newsletters carry it too. Those have a bulk Precedence or List-Unsubscribe.
     one_way = look.token("precedence") in ("bulk", "junk") or bool(field("list_unsubscribe"))
@@ -413,8 +413,7 @@ def _of_sender(look: _Look, own: Collection[str]) -> Iterator[Signal]:
     sender = look.sender
     if look.sender_address and look.sender_address in {address.strip().lower() for address in own}:
         yield Signal("self", f"it comes from the owner's own address {look.sender_address}", True, "sender")
-    to = {address.lower() for _, address in addresses(look.field("to"), look.field("cc"))}
-    if to and to == {look.sender_address} and not look.reply_addresses - to:
+    if look.recipients == {look.sender_address} and not look.reply_addresses - look.recipients:
         yield Signal("self", "it is addressed to its own sender", False, "sender")
 
     if _DAEMON.fullmatch(sender):

@@ -42,21 +42,8 @@ class Journal:
         except (OSError, ForbiddenPath):
             return False
 
-    def spend(
-        self,
-        today: float,
-        week: float,
-        *,
-        unpriced: int = 0,
-        day_budget: float | None = None,
-        week_budget: float | None = None,
-    ) -> None:
-        """Have the Dashboard say what Claude costs, US dollars: one line of this agent's, written when it changes.
-
-        `unpriced` is the number of this week's calls whose cost is not known.
-        """
-        day = self.clock().date()
-        line = dashboard.spend_line(self.agent, day, today, week, unpriced, day_budget, week_budget)
+    def spend(self, line: str) -> None:
+        """Have the Dashboard say what Claude costs: the agent's one `dashboard.spend_line`, written when it changes."""
         self._change_dashboard(lambda text: dashboard.set_spend(text, line), line)
 
     def _change_dashboard(self, change: Callable[[str], str], what: str) -> None:

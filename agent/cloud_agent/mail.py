@@ -67,6 +67,11 @@ class Mail:
         return self.fields.get("subject", "")
 
     @property
+    def put_back(self) -> bool:
+        """Whether it was decided about before: a person who lays it into the inbox again wants a draft all the same."""
+        return bool(self.fields.get("decision"))
+
+    @property
     def slug(self) -> str:
         return slug(self.email_id)
 
@@ -223,6 +228,11 @@ def addresses(*values: str) -> list[tuple[str, str]]:
             continue
         found.append((_unquoted(name.strip()), address))
     return found
+
+
+def bare_addresses(*values: str) -> set[str]:
+    """The addresses alone of address headers, in lower case: what tells whether two name the same people."""
+    return {address.lower() for _, address in addresses(*values)}
 
 
 def envelope(mail: Mail, own: Collection[str] = ()) -> Envelope | None:

@@ -236,7 +236,7 @@ def without(text: str, kinds: Collection[str] = ()) -> str:
     return _blanked(readable(text), spans, " ")
 
 
-@lru_cache(maxsize=8)  # a handbook and a mail are asked about several times for one draft
+@lru_cache(maxsize=8)  # a handbook is asked about with each draft, and a reply several times
 def marks(text: str) -> tuple[Mark, ...]:
     """All marks of a text, in no order. A character belongs to one mark only: the first kind that takes it."""
     rest = readable(text)

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from cloud_agent import words
-from cloud_agent.mail import Mail, addresses, envelope, shown
+from cloud_agent.mail import Mail, addresses, bare_addresses, envelope, shown
 from cloud_agent.marks import Known, Mark, host_of, invisible, marks, readable, visible, without
 
 MOST_OF_A_KIND = 5  # findings that are listed one by one; the rest are counted
@@ -37,11 +37,12 @@ def of_reply(
     facts)."""
     reply = shown(reply)
     strangers = [*_texts(mail), *map(shown, earlier)]
+    given, said = Known([shown(handbook)]), Known(strangers)
     found = [
-        *of_notes(beside, mail, earlier, handbook),
-        *_leaks(reply, strangers, shown(handbook), shown(prompt)),
+        *_bounded(_of_notes(beside, mail, given, said)),
+        *_leaks(reply, strangers, said, shown(handbook), shown(prompt)),
         *_markup(reply),
-        *_marks(reply, mail, strangers, shown(handbook)),
+        *_marks(reply, mail, given, said),
         *_garbled(reply, strangers, shown(handbook)),
         *_language(reply, mail),
         *_claims(reply, shown(handbook)),
@@ -53,12 +54,13 @@ def of_reply(
 
 def of_notes(notes: Sequence[str], mail: Mail, earlier: Sequence[str], handbook: str) -> tuple[Finding, ...]:
     """What is remarkable in what the model wrote for the owner: that, too, may be a stranger's words."""
-    strangers = [*_texts(mail), *map(shown, earlier)]
-    found: list[Finding] = []
+    return _bounded(_of_notes(notes, mail, Known([shown(handbook)]), Known([*_texts(mail), *map(shown, earlier)])))
+
+
+def _of_notes(notes: Sequence[str], mail: Mail, given: Known, said: Known) -> Iterable[Finding]:
     for text in map(shown, notes):
-        noted = [*_markup(text), *_marks(text, mail, strangers, shown(handbook))]
-        found += [replace(each, text=each.text.replace("the reply", "the note to you", 1)) for each in noted]
-    return _bounded(found)
+        for each in (*_markup(text), *_marks(text, mail, given, said)):
+            yield replace(each, text=each.text.replace("the reply", "the note to you", 1))
 
 
 def of_mail(mail: Mail) -> tuple[Finding, ...]:
@@ -121,10 +123,9 @@ _PAYING = re.compile(
 )
 
 
-def _marks(reply: str, mail: Mail, strangers: Sequence[str], handbook: str) -> Iterable[Finding]:
-    given = Known([handbook])
-    said = Known([*strangers])
-    own = {address.lower() for _, address in addresses(mail.sender, mail.fields.get("reply_to", ""))}
+def _marks(reply: str, mail: Mail, given: Known, said: Known) -> Iterable[Finding]:
+    """`given`: what the handbook has, `said`: what the mail and the thread have."""
+    own = bare_addresses(mail.sender, mail.fields.get("reply_to", ""))
     own_hosts = {address.rpartition("@")[2] for address in own}
     text = readable(reply)
     for mark in marks(reply):
@@ -232,7 +233,7 @@ def shared(reply: str, source: str, excluded: str, size: int) -> int:
     return covered
 
 
-def _leaks(reply: str, strangers: Sequence[str], handbook: str, prompt: str) -> Iterable[Finding]:
+def _leaks(reply: str, strangers: Sequence[str], said: Known, handbook: str, prompt: str) -> Iterable[Finding]:
     text = squeezed(reply)
     known = squeezed("\n".join(strangers))
     book = squeezed(handbook)
@@ -241,7 +242,7 @@ def _leaks(reply: str, strangers: Sequence[str], handbook: str, prompt: str) -> 
     whole = [line for line in dict.fromkeys(lines) if line not in known and (line in text or line[::-1] in text)]
     if covered > MOST_OF_THE_HANDBOOK or len(whole) >= MOST_LINES or (len(lines) > 1 and len(whole) == len(lines)):
         yield Finding("leak", f"the reply holds much of the handbook: {covered} letters, {len(whole)} lines", hold=True)
-    named, said = marks(reply), Known(strangers)
+    named = marks(reply)
     told = _numbers(reply) - _numbers("\n".join(strangers))
     for line in _secret_lines(handbook):
         secret, size = squeezed(line), 18

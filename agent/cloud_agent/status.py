@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 from datetime import date, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -80,15 +81,16 @@ def render(report: dict[str, Any]) -> str:
 def _spend(config: Config, vault: Vault, today: date) -> dict[str, float | int | None]:
     """US dollars; a budget that is not set, and what is left of it, are None. Below 0 is overspent."""
     found: dict[str, float | int | None] = {}
+    read = cache(vault.read_text)
     for name, days, unit, budget in (
         ("today", [today], "day", config.budget_usd_per_day),
         ("this_week", usage.week_of(today), "week", config.budget_usd_per_week),
     ):
-        spent = usage.spent_on(days, vault.read_text)
-        found[f"spent_{name}_usd"] = round(spent, 6)
+        left = usage.left(budget, days, read)
+        found[f"spent_{name}_usd"] = round(usage.spent_on(days, read), 6)
         found[f"budget_usd_per_{unit}"] = budget
-        found[f"left_{name}_usd"] = None if budget is None else round(budget - spent, 6)
-        found[f"unpriced_calls_{name}"] = usage.unpriced_on(days, vault.read_text)
+        found[f"left_{name}_usd"] = None if left is None else round(left, 6)
+        found[f"unpriced_calls_{name}"] = usage.unpriced_on(days, read)
     return found
 
 

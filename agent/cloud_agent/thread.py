@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 
 from cloud_agent import approval
 from cloud_agent.index import is_draft
-from cloud_agent.mail import Envelope, UnreadableMail, addresses, decode, parse, read_note, shown
+from cloud_agent.mail import Envelope, UnreadableMail, bare_addresses, decode, parse, read_note, shown
 from cloud_agent.request import Earlier
 
 
@@ -29,12 +29,12 @@ def earlier(path: str, raw: bytes, to: Envelope, own: Collection[str] = ()) -> E
         mail = parse(path.rpartition("/")[2], raw)
     except UnreadableMail:
         return None
-    if not is_shared(mail.fields, to) or any(address.lower() in own for _, address in addresses(mail.sender)):
+    if not is_shared(mail.fields, to) or not bare_addresses(mail.sender).isdisjoint(own):
         return None
     return Earlier("mail", mail.sender, mail.fields.get("date") or mail.fields.get("received", ""), mail.content.text)
 
 
 def is_shared(fields: Mapping[str, str], to: Envelope) -> bool:
     """Whether all whom a reply goes to wrote this message or got it."""
-    had = addresses(*(fields.get(name, "") for name in ("from", "reply_to", "to", "cc")))
-    return {address.lower() for _, address in addresses(to.to, to.cc)} <= {address.lower() for _, address in had}
+    had = bare_addresses(*(fields.get(name, "") for name in ("from", "reply_to", "to", "cc")))
+    return bare_addresses(to.to, to.cc) <= had

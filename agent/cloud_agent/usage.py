@@ -105,6 +105,11 @@ def at_most_on(days: Iterable[date], read: Callable[[str], str]) -> float:
     return sum(at_most(read(path(day))) for day in days)
 
 
+def left(budget: float | None, days: Iterable[date], read: Callable[[str], str]) -> float | None:
+    """US dollars that may still be spent on these days, None without a budget; below 0 is overspent."""
+    return None if budget is None else budget - at_most_on(days, read)
+
+
 def unpriced_on(days: Iterable[date], read: Callable[[str], str]) -> int:
     """How many calls of these days have no known cost; `read` as for `spent_on`."""
     return sum(unpriced(read(path(day))) for day in days)

@@ -22,9 +22,10 @@ from cloud_agent.request import PROMPT_VERSION, Task
 from cloud_agent.usage import Usage
 from cloud_agent.vault import PENDING, Vault
 
+from evals.corpora import CORPORA
 from tests.helpers import DASHBOARD, HANDBOOK, MODEL, Desk, FakeDrafter, mail_text, reply
 
-CORPUS = Path(__file__).parents[3] / "shared" / "corpora" / "mail"
+CORPUS = CORPORA / "mail"
 X, DRAFT_X = "EMAIL_x.md", "EMAIL_DRAFT_x.md"
 
 

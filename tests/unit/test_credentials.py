@@ -10,14 +10,12 @@ import string
 from base64 import b64encode
 from collections.abc import Iterator
 from email import message_from_bytes, policy
-from pathlib import Path
 
 import pytest
 from cloud_agent import credentials
 
+from evals.corpora import CORPORA
 from tests.linear import assert_linear
-
-CORPORA = Path(__file__).parents[2].parent / "shared" / "corpora"
 
 _random = random.Random(20261123)  # noqa: S311
 ALNUM = string.ascii_letters + string.digits

@@ -15,10 +15,10 @@ from cloud_agent.mail import encode, envelope, parse
 from hypothesis import given
 from hypothesis import strategies as st
 
+from evals.corpora import CORPORA
 from tests.linear import assert_linear
 
-CORPUS = Path("/work/shared/corpora/mail")
-FILES = sorted(CORPUS.glob("*.eml"))
+FILES = sorted((CORPORA / "mail").glob("*.eml"))
 
 
 def multipart(kind: str, *parts: str, header: str = "From: a@b.org\nDate: x\n") -> bytes:
@@ -313,7 +313,7 @@ def test_reading_never_fails(raw: bytes) -> None:
     _all_of(raw)
 
 
-@pytest.mark.skipif(not FILES, reason=f"no messages under {CORPUS}")
+@pytest.mark.skipif(not FILES, reason=f"no messages under {CORPORA}")
 @given(st.data())
 def test_damaged_messages(data: st.DataObject) -> None:
     raw = bytearray(data.draw(st.sampled_from(FILES)).read_bytes()[:20_000])

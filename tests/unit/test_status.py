@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from cloud_agent import status
+from cloud_agent import dashboard, status
 from cloud_agent.journal import Journal
 from cloud_agent.vault import lock
 
@@ -101,6 +101,15 @@ def test_spend_with_budgets_and_calls_of_unknown_cost(tmp_path: Any, monkeypatch
     ) in status.render(found)
 
 
+def test_what_is_left_is_what_the_draft_loop_may_spend(tmp_path: Any) -> None:
+    """A call of unknown outcome is no known cost, and a budget counts it at its worst."""
+    desk = Desk(tmp_path, budget_usd_per_day=2.0)
+    spend(desk, "2026-02-16", "$0.50", "unknown, at most $0.75")
+    found = report(desk)
+    assert (found["spent_today_usd"], found["left_today_usd"]) == (0.5, 0.75)
+    assert desk.orchestrator._budget_left() == 0.75
+
+
 def test_the_dashboard_is_written_when_the_numbers_change(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[str] = []
     vault = desk.orchestrator.vault
@@ -110,11 +119,11 @@ def test_the_dashboard_is_written_when_the_numbers_change(desk: Desk, monkeypatc
     )
     journal = Journal(vault, "cloud", "audit", desk.clock)
     for _ in range(3):
-        journal.spend(0.0312, 0.41, day_budget=2.0)
+        journal.spend(dashboard.spend_line("cloud", desk.clock().date(), 0.0312, 0.41, day_budget=2.0))
     assert len(written) == 1
     desk.clock.now += timedelta(days=1)
     for _ in range(3):
-        journal.spend(0.0, 0.41, unpriced=1, day_budget=2.0)
+        journal.spend(dashboard.spend_line("cloud", desk.clock().date(), 0.0, 0.41, unpriced=1, day_budget=2.0))
     assert len(written) == 2
     journal.tell("told")
     assert desk.read("Dashboard.md").split("## Updates\n\n")[1] == (
@@ -126,7 +135,7 @@ def test_the_dashboard_is_written_when_the_numbers_change(desk: Desk, monkeypatc
 def test_a_dashboard_that_is_no_file_holds_nothing_up(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
     (desk.vault / "Dashboard.md").unlink()
     (desk.vault / "Dashboard.md").mkdir()
-    Journal(desk.orchestrator.vault, "cloud", "audit", desk.clock).spend(1.0, 2.0)
+    Journal(desk.orchestrator.vault, "cloud", "audit", desk.clock).spend("Claude: $1.00 today")
     assert "make it a file again" in caplog.text
 
 
