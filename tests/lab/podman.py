@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -22,8 +22,8 @@ RECIPE_LABEL = f"{LABEL}.recipe"
 class Machine:
     """A container that boots systemd, as it is to be.
 
-    `ports` maps a port of 127.0.0.1 to one of the container, `mounts` a directory of this host to one there
-    (read-only); `alias` is its name for the other machines of the lab.
+    `lab` is the lab's key; `ports` maps a port of 127.0.0.1 to one of the container, `mounts` a directory of this host
+    to one there (read-only); `alias` is its name for the other machines of the lab.
     """
 
     lab: str
@@ -31,6 +31,8 @@ class Machine:
     image: str
     ports: Mapping[int, int]
     mounts: Mapping[Path, str]
+    capabilities: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -46,6 +48,8 @@ class Machine:
             f"--name={self.name}",
             f"--hostname={self.alias}",
             f"--label={LABEL}={self.lab}",
+            *(f"--label={name}={value}" for name, value in self.labels.items()),
+            *(f"--cap-add={capability}" for capability in self.capabilities),
             "--systemd=always",
             # A reboot from inside ends PID 1; podman then starts the same container again, files and all.
             "--restart=always",
@@ -140,6 +144,12 @@ class Machine:
 def _inspect(name: str) -> dict[str, Any] | None:
     done = run(["podman", "container", "inspect", name], check=False)
     return None if done.returncode != 0 else dict(json.loads(done.stdout)[0])
+
+
+def labels(name: str) -> set[str]:
+    """The values of a label among all containers of this host, running or not."""
+    argv = ["podman", "ps", "--all", f"--filter=label={name}", f'--format={{{{index .Labels "{name}"}}}}']
+    return set(run(argv).stdout.split())
 
 
 def network_name(lab: str) -> str:

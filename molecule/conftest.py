@@ -1,8 +1,9 @@
-"""What the tests share: the machine's commands, the owner's clone of the vault, and patience."""
+"""What the tests of all scenarios share: the machine's commands, the owner's clone of the vault, and patience."""
 
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -14,24 +15,28 @@ from typing import Any
 import pytest
 import testinfra
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from tests.lab.lab import Lab  # noqa: E402
 from tests.lab.local import Local  # noqa: E402
 
+LAB = Lab(os.environ.get("MOLECULE_SCENARIO_NAME", "default"))
 LOOPS = ("cloud_orchestrator", "git_sync_cloud")
 
 
 class Machine:
-    """The target, as the login user `ubuntu` has it over ssh: no root but through sudo."""
+    """A target of the lab, as the login user `ubuntu` has it over ssh: no root but through sudo."""
 
     root = "/opt/personal-ai-employee"
     vault = f"{root}/vault"
     agent = f"{root}/current/venv/bin/cloud-agent --env-file {root}/.env.cloud"
 
-    def __init__(self, host: Any) -> None:
-        self.host = host
+    def __init__(self, alias: str = "target") -> None:
+        self.alias = alias
+        # The lab knows how to log in. No shared connection: it would not outlive a reboot.
+        options = shlex.join(LAB.ssh(alias)[1:-1])
+        self.host = testinfra.get_host("ssh://ubuntu@127.0.0.1", ssh_extra_args=options, controlpersist=0)
 
     def run(self, command: str) -> str:
         """Output of a command that has to succeed."""
@@ -59,7 +64,7 @@ class Machine:
 
     def write(self, path: str, content: bytes) -> None:
         """Create a file in the vault as the login user."""
-        command = [*Lab("default").ssh(), "--", f"tee '{self.vault}/{path}' >/dev/null"]
+        command = [*LAB.ssh(self.alias), "--", f"tee '{self.vault}/{path}' >/dev/null"]
         subprocess.run(command, input=content, check=True, timeout=30)
 
 
@@ -74,14 +79,12 @@ def eventually(condition: Callable[[], object], seconds: float, what: str) -> fl
 
 @pytest.fixture(scope="session")
 def machine() -> Machine:
-    # The lab knows how to log in. No shared connection: it would not outlive the reboot.
-    options = shlex.join(Lab("default").ssh()[1:-1])
-    return Machine(testinfra.get_host("ssh://ubuntu@127.0.0.1", ssh_extra_args=options, controlpersist=0))
+    return Machine()
 
 
 @pytest.fixture(scope="session")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Local:
-    return Local(Lab("default"), tmp_path_factory.mktemp("local") / "vault")
+    return Local(LAB, tmp_path_factory.mktemp("local") / "vault")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -89,7 +92,7 @@ def pytest_runtest_makereport(item: pytest.Function) -> Any:
     """Show with every failure what the machine says."""
     report = yield
     if report.when == "call" and report.failed:
-        machine = item.funcargs["machine"]
+        machine = item.funcargs.get("machine", Machine())
         for command in (
             "pm2 list",
             "pm2 logs --nostream --lines 40",
