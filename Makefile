@@ -10,7 +10,7 @@ SOURCES := agent tests molecule benchmarks evals
 COMPILE := --quiet --strip-extras --allow-unsafe --no-emit-index-url --no-emit-trusted-host --no-emit-find-links
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down test lint unit soak molecule eval bench bench-drafting bench-sync lock clean
+.PHONY: help demo demo-down test lint unit soak molecule eval bench bench-deploy bench-drafting bench-sync lock clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -49,6 +49,9 @@ bench: .venv/.installed ## Times, downtime and memory on the machine of a runnin
 bench-sync: .venv/.installed ## A sync cycle against the plain git sequence, at 1,000, 10,000 and 50,000 files: about 10 minutes
 	$(BIN)/python -m benchmarks.sync --resident
 	$(BIN)/python -m benchmarks.sync --ssh --sizes 1000 50000
+
+bench-deploy: .venv/.installed ## A run that changes nothing against a ping, and an upgrade, on the machine of a running `make demo`
+	$(BIN)/python -m benchmarks.deploy
 
 bench-drafting: .venv/.installed ## From a mail to its draft, with 10 and 10,000 decided mails: about 5 minutes
 	$(BIN)/python -m benchmarks.drafting

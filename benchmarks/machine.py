@@ -80,11 +80,15 @@ def main() -> int:
 
 
 def restart_downtime(on_target: Callable[[list[str]], str], name: str) -> float:
-    """Seconds between the old process's last word and the new one's first, by the loop's own log."""
-    log = f"/var/lib/cloud-agent/.pm2/logs/{name}-out.log"
+    """Seconds without the loop while PM2 restarts it."""
     on_target(["pm2", "restart", name])
     time.sleep(6)
-    lines = on_target(["sudo", "tail", "-n", "40", log]).splitlines()
+    return downtime(on_target, name)
+
+
+def downtime(on_target: Callable[[list[str]], str], name: str) -> float:
+    """Seconds between the last process's last word and the present one's first, by the loop's own log."""
+    lines = on_target(["sudo", "tail", "-n", "200", f"/var/lib/cloud-agent/.pm2/logs/{name}-out.log"]).splitlines()
     stopped = max(number for number, line in enumerate(lines) if "stopped cleanly" in line)
     started = next(number for number in range(stopped, len(lines)) if f"{name} started" in lines[number])
     return stamp(lines[started]) - stamp(lines[stopped])
