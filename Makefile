@@ -10,10 +10,10 @@ SOURCES := agent tests molecule benchmarks evals
 COMPILE := --quiet --strip-extras --allow-unsafe --no-emit-index-url --no-emit-trusted-host --no-emit-find-links
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down test lint unit soak molecule eval bench bench-deploy bench-drafting bench-sync lock clean
+.PHONY: help demo demo-down test test-arm64 lint unit soak molecule eval bench bench-deploy bench-drafting bench-sync lock clean
 
 help: ## This list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 demo: .venv/.installed ## The whole path, from a bare machine to an approved draft (set CLAUDE_API_KEY for Claude itself)
 	@$(BIN)/python -m tests.lab.demo
@@ -21,7 +21,8 @@ demo: .venv/.installed ## The whole path, from a bare machine to an approved dra
 demo-down: .venv/.installed ## Remove what `make demo` made
 	@$(BIN)/python -m tests.lab down --name demo
 
-test: lint unit molecule ## Everything that CI runs
+test: lint ## Everything that CI runs
+	$(BIN)/python -m tests.side_by_side unit molecule
 
 lint: .venv/.installed ## ruff, mypy, yamllint, ansible-lint
 	$(BIN)/ruff check $(SOURCES)
@@ -37,8 +38,12 @@ SOAK_MINUTES ?= 60
 soak: .venv/.installed ## Two clones, a remote and every fault, for SOAK_MINUTES (60)
 	SOAK_MINUTES=$(SOAK_MINUTES) $(BIN)/pytest -q -s tests/integration/test_sync_states.py
 
-molecule: .venv/.installed ## The six acceptance tests on a machine that the playbook makes
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/molecule test
+SCENARIOS ?= default firewall fleet upgrade
+molecule: .venv/.installed ## The acceptance tests and all else that machines made by the playbook have to show
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/molecule test $(SCENARIOS:%=--scenario-name=%)
+
+test-arm64: .venv/.installed ## The whole site on an emulated arm64 machine: slow
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/molecule test --scenario-name=arm64
 
 eval: .venv/.installed ## Scores of the gate and the screening on real mail; with CLAUDE_API_KEY set, of the drafts too
 	$(BIN)/python -m evals

@@ -1,4 +1,4 @@
-"""What a run of the playbooks costs: one that changes nothing, and an upgrade. `make bench-deploy`, while the demo is up.
+"""What a run of the playbooks costs: with nothing to change, and an upgrade. `make bench-deploy`, while the demo is up.
 
 A run that changes nothing is given as a multiple of `ansible -m ping`, the least that Ansible can do there: they take
 turns. The loops' downtime in an upgrade is taken from their own logs.
