@@ -113,7 +113,8 @@ class Lab:
             published = {ports.git_ssh: 22, ports.github: GITHUB_PORT, ports.messages: MESSAGES_PORT}
             return Machine(self.key, alias, image, published, {STANDINS: "/opt/standins"}, labels=labels)
         published = {ports.target_ssh(self.definition.targets.index(alias)): 22}
-        return Machine(self.key, alias, image, published, {}, self.definition.capabilities, labels)
+        # SYS_ADMIN: without it systemd leaves out what a unit's sandbox is made of, and says nothing.
+        return Machine(self.key, alias, image, published, {}, ("SYS_ADMIN", *self.definition.capabilities), labels)
 
     @property
     def targets(self) -> list[Machine]:
