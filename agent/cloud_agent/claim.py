@@ -64,7 +64,7 @@ class Claims:
         why = "the sync loop is still at it"
         while time.monotonic() < deadline and not self.stop.wait(LOOK_SECONDS):
             beat = self.state.read_beat("sync")
-            if beat == seen:
+            if beat == seen or beat.get("underway"):
                 continue
             seen = beat
             found = self._proven(wanted)

@@ -9,10 +9,11 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec
 
 from cloud_agent import __version__, config, loop, models, status
 from cloud_agent.state import Result, State, utc_now
@@ -24,8 +25,12 @@ EX_CONFIG = 78
 
 # Between two passes, however much arrives: what cannot be settled must not keep a core busy.
 PAUSE_SECONDS = 0.05
+# A step that takes long beats so often meanwhile, and the first step of a loop as soon as it is known to work: neither
+# `status` nor an upgrade has to wait for Claude, or for a remote that cannot be reached.
+BEAT_SECONDS = 30.0
 
 log = logging.getLogger("cloud_agent")
+_P = ParamSpec("_P")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -118,8 +123,12 @@ def _draft(settings: config.Config, *, once: bool) -> int:
         result: Result
         refused = False
         report = Report()
+
+        def beat(report: Report) -> None:
+            _beat(state, "draft", cycle, started, report.result, once, message=report.message, underway=True)
+
         try:
-            report = orchestrator.run_pass()
+            report = orchestrator.run_pass(_now_and_then(beat, at_once=cycle == 1))
             result, message, refused = report.result, report.message, report.refused
             if report.drafted or report.moved or result != "ok":
                 log.info("pass %d: %d drafted, %d moved, %s", cycle, report.drafted, report.moved, result)
@@ -162,8 +171,13 @@ def _sync(settings: config.Config, *, once: bool, allow_deletions: bool) -> int:
         started = utc_now()
         result: Result
         held = 0
+
+        def beat() -> None:
+            waits = "what is new is committed; the remote is asked"
+            _beat(state, "sync", cycle, started, "later", once, message=waits, underway=True)
+
         try:
-            outcome = syncer.cycle(allow_deletions=allow_deletions)
+            outcome = syncer.cycle(allow_deletions=allow_deletions, underway=_now_and_then(beat, at_once=cycle == 1))
             result, message, held = outcome.result, outcome.message, len(outcome.held)
             if once and message:
                 log.warning("%s", message)
@@ -202,6 +216,19 @@ def _beat(state: State, name: str, cycle: int, started: datetime, result: Result
         state.beat(name, cycle, started, utc_now(), result, **more)
     except OSError as error:  # a full disk: the loop goes on, and works again once there is room
         log.error("the beat cannot be written: %s", error)
+
+
+def _now_and_then(beat: Callable[_P, None], *, at_once: bool) -> Callable[_P, None]:
+    """`beat`, however often it is called, every BEAT_SECONDS: for the first time `at_once`, or after as long."""
+    due = 0.0 if at_once else time.monotonic() + BEAT_SECONDS
+
+    def called(*arguments: _P.args, **named: _P.kwargs) -> None:
+        nonlocal due
+        if time.monotonic() >= due:
+            due = time.monotonic() + BEAT_SECONDS
+            beat(*arguments, **named)
+
+    return called
 
 
 def _share_one_arena() -> None:

@@ -13,7 +13,7 @@ import logging
 import math
 import threading
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from functools import cache
@@ -195,8 +195,11 @@ class Orchestrator:
         # Answers that were paid for and could not be written down, by mail: a broken disk must not cost money for ever.
         self.unwritten: Counter[str] = Counter()
 
-    def run_pass(self) -> Report:
-        """Look at every open mail once. Ends early, with result `later` or `failed`, when Claude cannot be used."""
+    def run_pass(self, underway: Callable[[Report], object] = lambda _: None) -> Report:
+        """Look at every open mail once. Ends early, with result `later` or `failed`, when Claude cannot be used.
+
+        While it waits for others, `underway` is called again and again with what it did so far.
+        """
         report = Report()
         with lock(self.state.process_lock("draft")):
             self._let_mails_settle()
@@ -209,10 +212,12 @@ class Orchestrator:
                 taken = _Taken()
                 to_draft = self._sort_inbox(claimed, taken, report)
             waiting = bool(to_draft)
+            if waiting:
+                underway(report)
             if self.claims is not None and to_draft:
                 to_draft = self._confirmed(self.claims, to_draft, report)
             if to_draft:
-                self._draft_all(to_draft, taken, report)
+                self._draft_all(to_draft, taken, report, underway)
             elif not waiting:
                 self._clear("budget")  # nothing waits for it
             if report.answered:
@@ -502,7 +507,13 @@ class Orchestrator:
 
     # -- what needs the model --------------------------------------------------------------------------------------
 
-    def _draft_all(self, mails: list[tuple[str, Mail]], taken: _Taken, report: Report) -> None:
+    def _draft_all(
+        self,
+        mails: list[tuple[str, Mail]],
+        taken: _Taken,
+        report: Report,
+        underway: Callable[[Report], object],
+    ) -> None:
         """Have these mails drafted, and those that arrive meanwhile, a bounded number at a time."""
         if (pause := self.backoff.left(self.clock())) > 0:
             report.later(f"Claude's API could not answer; it is asked again in {pause:.0f} s", pause)
@@ -529,6 +540,7 @@ class Orchestrator:
         answers: deque[tuple[Call, Answer]] = deque()
         self._begin(work, calls, report)
         while (calls.running or answers) and not self.stop.is_set():
+            underway(report)
             answers.extend(self._settle(work, calls.ended(0.0 if answers else LOOK_SECONDS), report))
             self._begin(work, calls, report)  # first: while an answer is written down, others are waited for
             if answers:

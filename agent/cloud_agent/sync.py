@@ -131,20 +131,23 @@ class Syncer:
         self.packing: subprocess.Popen[bytes] | None = None
         self.packed: datetime | None = None
 
-    def cycle(self, *, allow_deletions: bool = False) -> Outcome:
-        """Commit, join and push. Never raises for what time or the owner can mend: the outcome says it."""
+    def cycle(self, *, allow_deletions: bool = False, underway: Callable[[], object] = lambda: None) -> Outcome:
+        """Commit, join and push. Never raises for what time or the owner can mend: the outcome says it.
+
+        `underway` is called once all is committed, before the remote is waited for.
+        """
         outcome = Outcome()
         with lock(self.state.process_lock("sync")):
             try:
                 try:
                     if self.suspect:
                         self._heal("it could not be packed")
-                    self._cycle(outcome, allow_deletions)
+                    self._cycle(outcome, allow_deletions, underway)
                 except GitError as error:
                     if error.kind != "broken":
                         raise
                     self._heal(str(error))
-                    self._cycle(outcome, allow_deletions)
+                    self._cycle(outcome, allow_deletions, underway)
             except Broken as broken:
                 outcome.result, outcome.message = "later", str(broken)
                 self._note_failure("broken", str(broken))
@@ -174,7 +177,7 @@ class Syncer:
                 os.sync()  # what the remote does not have yet must outlive a power loss: git does not see to that
         return outcome
 
-    def _cycle(self, outcome: Outcome, allow_deletions: bool) -> None:
+    def _cycle(self, outcome: Outcome, allow_deletions: bool, underway: Callable[[], object]) -> None:
         try:
             with lock(self.state.tree_lock):
                 self._mend()
@@ -186,6 +189,7 @@ class Syncer:
                 except BaseException:
                     asked.cancel()
                     raise
+            underway()
             self._exchange(asked, outcome, allow_deletions)
         finally:
             if self.pushing is not None:

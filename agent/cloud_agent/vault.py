@@ -98,14 +98,17 @@ class Vault:
 
         A script or an editor may be writing it, and may open it again to add more. Raises OSError where it is gone.
         """
-        with self.open(path) as file:
-            age = time.time() - os.fstat(file.fileno()).st_mtime
+        descriptor = os.open(self._real(path), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            age = time.time() - os.fstat(descriptor).st_mtime
             if age < 0:
                 return 0.0  # the clock was set back
             if age < LONGEST_WRITE_SECONDS:
-                written = _is_open_for_writing(file.fileno())
+                written = _is_open_for_writing(descriptor)
                 still = {True: LONGEST_WRITE_SECONDS, False: still, None: max(still, UNSURE_SECONDS)}[written]
             return max(0.0, still - age)
+        finally:
+            os.close(descriptor)
 
     def folder(self, path: str) -> Path:
         """The real path of a folder. Raises ForbiddenPath where a symbolic link leads there."""

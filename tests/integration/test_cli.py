@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from cloud_agent import cli
 from cloud_agent.state import iso, utc_now
 from cloud_agent.vault import PENDING
 
@@ -130,6 +132,7 @@ def test_draft_once(installed: Installed, api: MessagesAPI) -> None:
     beat = json.loads((installed.root / "state/draft.json").read_text())
     assert beat["result"] == "ok"
     assert {"pid", "cycle", "started", "finished", "result"} <= set(beat)
+    assert "underway" not in beat
     assert beat["started"].endswith("Z")
     assert installed.run("draft", "--once").returncode == 0
     assert len(api.requests) == 1
@@ -267,6 +270,39 @@ def test_the_loop_goes_on_after_a_failed_pass_and_a_beat_that_cannot_be_written(
         process.kill()
     assert process.returncode == 0
     assert "the beat cannot be written" in out
+
+
+def test_a_first_step_beats_before_it_is_answered(installed: Installed, api: MessagesAPI) -> None:
+    """An upgrade looks for the beats of the new loops; Claude, or a remote out of reach, may take minutes."""
+    api.latency = 60
+    installed.desk.put("x")
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections and says nothing
+        installed.set(GIT_REMOTE_URL=f"http://127.0.0.1:{silent.getsockname()[1]}/vault.git")
+        loops = {name: installed.start(name) for name in ("draft", "sync")}
+        try:
+            for name, result in (("draft", "ok"), ("sync", "later")):
+                path = installed.root / f"state/{name}.json"
+                wait_for(path.exists)
+                beat = json.loads(path.read_text())
+                assert (beat["pid"], beat["cycle"], beat["result"]) == (loops[name].pid, 1, result)
+                assert beat["underway"]
+            assert not installed.desk.names(PENDING)
+        finally:
+            for process in loops.values():
+                process.kill()
+
+
+def test_long_steps_beat_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(cli.time, "monotonic", lambda: now[0])
+    for at_once, expected in ((True, [0, 30, 60]), (False, [30, 60])):
+        beats: list[float] = []
+        beat = cli._now_and_then(beats.append, at_once=at_once)
+        began = now[0]
+        for _ in range(75):
+            beat(now[0] - began)
+            now[0] += 1
+        assert beats == expected
 
 
 def test_sync_now_without_a_loop(installed: Installed) -> None:
