@@ -265,6 +265,10 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.path == "/health":
             self._send(Answer(200, {"status": "ok", "requests": len(self.server.requests)}))
+        elif self.path == "/requests":
+            with self.server.lock:
+                asked = list(self.server.requests)
+            self._send(Answer(200, {"requests": asked}))
         else:
             self._send(error(404, "not_found_error", f"no such path: {self.path}"))
 
