@@ -15,6 +15,8 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clou
 # With podman's helpers by name: Debian's podman does not depend on them, and containers without
 # netavark and aardvark-dns cannot find one another by name.
 TOOL_PACKAGES = ("podman", "crun", "netavark", "aardvark-dns", "iptables", "mmdebstrap", "openssh-client")
+# What Ubuntu 22.04 has in the place of these two.
+OLD_NAME_SERVICE = "golang-github-containernetworking-plugin-dnsname"
 TOOLS = ("podman", "ssh", "ssh-keygen")
 # What a container on this host needs to know to reach the registries as the host does.
 NETWORK_VARIABLES = (
@@ -30,6 +32,11 @@ NETWORK_VARIABLES = (
 )
 # cgroup v2 on a host where the controllers are in v1 (hybrid); a pure host of either kind has no such directory.
 UNIFIED = Path("/sys/fs/cgroup/unified")
+# Where the kernel is told who runs programs of other processors. Debian's own entry ignores setuid, and sudo needs it;
+# this one, of the same program, minds it (C), and containers may use it too (F).
+BINFMT = Path("/proc/sys/fs/binfmt_misc")
+BINFMT_ENTRY = "cloud-agent-lab-arm64"
+QEMU_ENTRY = Path("/usr/lib/binfmt.d/qemu-aarch64.conf")
 INSTALL_IT = "Install it, then run this again."
 
 
@@ -90,6 +97,24 @@ def prepare() -> None:
     _mount_cgroup_controllers()
 
 
+def prepare_emulation() -> None:
+    """Let this host, and its containers, run programs of arm64. Raises LabError where that cannot be had."""
+    if (BINFMT / BINFMT_ENTRY).exists():
+        return
+    root = _as_root("to let programs of arm64 run here, the lab needs root. Run this as root, or with sudo at hand.")
+    if not QEMU_ENTRY.exists():
+        say("installing the emulation of arm64 with apt")
+        install = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-q", "-y", "qemu-user-static"]
+        run([*root, "apt-get", "update", "-q"], timeout=300)
+        run([*root, *install], timeout=900, hint="Install Debian's qemu-user-static, then run this again.")
+    if not (BINFMT / "register").exists():
+        run([*root, "mount", "-t", "binfmt_misc", "binfmt_misc", BINFMT])
+    # :name:type:offset:magic:mask:interpreter:flags
+    fields = QEMU_ENTRY.read_text().strip().split(":")
+    fields[1], fields[-1] = BINFMT_ENTRY, "OCPF"
+    run([*root, "tee", BINFMT / "register"], stdin=":".join(fields))
+
+
 def install_tools() -> None:
     """Install podman and what belongs to it with apt."""
     missing = f"the lab needs {', '.join(TOOLS)}, and mmdebstrap where no image registry answers."
@@ -100,6 +125,8 @@ def install_tools() -> None:
     run([*root, "apt-get", "update", "-q"], timeout=300)
     # Older releases lack some of the names and have other packages in their place.
     known = [name for name in TOOL_PACKAGES if run(["apt-cache", "show", name], check=False).returncode == 0]
+    if "aardvark-dns" not in known:
+        known.append(OLD_NAME_SERVICE)
     environment = ["env", "DEBIAN_FRONTEND=noninteractive"]
     run([*root, *environment, "apt-get", "install", "-q", "-y", *known], timeout=900)
 

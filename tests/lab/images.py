@@ -1,4 +1,4 @@
-"""The two images: a bare cloud machine, and on top of it the git host."""
+"""The images: a bare cloud machine, for arm64 too, and on top of it the git host."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from tests.lab.host import LabError, run, say
 HERE = Path(__file__).parent
 BASE_RECIPE = HERE / "base"
 GIT_HOST_RECIPE = HERE / "githost"
+ARM64_RECIPE, ARM64_SUITE = HERE / "arm64", "bookworm"
 REPOSITORY = "localhost/cloud-agent-lab"
 # The system of the real machine, by the short name that podman's own configuration resolves.
 UBUNTU_IMAGE, UBUNTU_SUITE = "ubuntu:22.04", "jammy"
@@ -62,6 +63,20 @@ def git_host(base_image: str) -> str:
     return tag
 
 
+def arm64() -> str:
+    """The tag of the base image for arm64, Debian 12, which is made if it is not there; its programs are emulated."""
+    host.prepare_emulation()
+    tag = f"{REPOSITORY}-arm64:{ARM64_SUITE}-{_hash(BASE_RECIPE)}-{_hash(ARM64_RECIPE)}"
+    if not podman.image_exists(tag):
+        started = time.monotonic()
+        bare = _bootstrap(ARM64_SUITE, "arm64")
+        say("arm64 image: adding systemd and ssh, under emulation (about 3 minutes)")
+        podman.build(BASE_RECIPE, f"{tag}-base", bare, "--arch=arm64")
+        podman.build(ARM64_RECIPE, tag, f"{tag}-base", "--arch=arm64")
+        say(f"arm64 image: ready after {time.monotonic() - started:.0f} s")
+    return tag
+
+
 def _pull_ubuntu() -> bool:
     if podman.image_exists(UBUNTU_IMAGE):
         return True
@@ -83,25 +98,26 @@ def _own_suite() -> str | None:
     return release.get("VERSION_CODENAME") if release.get("ID") in ("debian", "ubuntu") else None
 
 
-def _bootstrap(suite: str) -> str:
-    """Make a bare image of `suite` from its packages and return its tag."""
-    tag = f"{REPOSITORY}-bare:{suite}"
+def _bootstrap(suite: str, architecture: str = "") -> str:
+    """Make a bare image of `suite` from its packages and return its tag; `architecture` where it is not this host's."""
+    tag = f"{REPOSITORY}-bare:{suite}{architecture and '-' + architecture}"
     if podman.image_exists(tag):
         return tag
     if shutil.which("mmdebstrap") is None:
         host.install_tools()
-    say(f"base image: making a bare {suite} with mmdebstrap (about 20 s)")
+    foreign = [f"--arch={architecture}"] if architecture else []
+    say(f"base image: making a bare {suite} with mmdebstrap (about {'2 minutes' if foreign else '20 s'})")
     prefix = f"cloud-agent-lab-{os.getuid()}-"
     for rest in Path(tempfile.gettempdir()).glob(f"{prefix}*"):  # of a run that was killed
         shutil.rmtree(rest, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=prefix) as directory:
         archive = Path(directory) / "bare.tar"
         run(
-            ["mmdebstrap", "--quiet", "--variant=minbase", suite, archive],
+            ["mmdebstrap", "--quiet", "--variant=minbase", *foreign, suite, archive],
             timeout=900,
             hint=f"Check that this host reaches a mirror of {suite} (apt-get update), then run this again.",
         )
-        run(["podman", "import", "--quiet", archive, tag], timeout=300)
+        run(["podman", "import", "--quiet", *foreign, archive, tag], timeout=300)
     return tag
 
 

