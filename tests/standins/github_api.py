@@ -5,7 +5,9 @@ Python 3.10: it runs on the git host of tests/lab, where deploy_keys.py reads th
 
     python3 github_api.py --port 8081 --token-file FILE --keys-file FILE --repositories DIRECTORY
 
-A repository exists when DIRECTORY/<owner>/<name>.git does. The token in FILE may do everything.
+A repository exists when DIRECTORY/<owner>/<name>.git does. The token in FILE may do everything. A test that runs the
+server in its own process can have the next requests refused, as GitHub does when it is out of order or out of patience:
+see `Server.refusals`.
 """
 
 from __future__ import annotations
@@ -41,9 +43,16 @@ LARGEST_BODY = 1 << 20  # bytes
 class Refusal(Exception):
     """An answer that is an error, as GitHub words it."""
 
-    def __init__(self, status: HTTPStatus, message: str, errors: list[dict[str, str]] | None = None) -> None:
+    def __init__(
+        self,
+        status: HTTPStatus,
+        message: str,
+        errors: list[dict[str, str]] | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
         super().__init__(message)
         self.status = status
+        self.headers = headers or {}
         self.body: dict[str, Any] = {"message": message, "errors": errors} if errors else {"message": message}
         self.body |= {"documentation_url": DOCUMENTATION, "status": str(status.value)}
 
@@ -131,22 +140,27 @@ class DeployKeys:
         beside.replace(self._path)
 
 
-def page(entries: list[dict[str, Any]], query: dict[str, list[str]]) -> list[dict[str, Any]]:
-    """The part of a list that the query's `per_page` (30, at most 100) and `page` (from 1) ask for."""
+def page(entries: list[dict[str, Any]], query: dict[str, list[str]]) -> tuple[list[dict[str, Any]], str]:
+    """The part of a list that the query's `per_page` (30, at most 100) and `page` (from 1) ask for.
+
+    With the query for the next part, "" at the end.
+    """
 
     def number(name: str, default: int) -> int:
         text = query.get(name, [""])[-1]
         return max(1, int(text)) if text.isdecimal() else default
 
     size = min(number("per_page", 30), 100)
-    start = (number("page", 1) - 1) * size
-    return entries[start : start + size]
+    current = number("page", 1)
+    following = f"per_page={size}&page={current + 1}" if current * size < len(entries) else ""
+    return entries[(current - 1) * size : current * size], following
 
 
 class Handler(BaseHTTPRequestHandler):
     """The requests of one connection."""
 
     server: Server
+    more_headers: dict[str, str]
     protocol_version = "HTTP/1.1"
     server_version = "github.com-stand-in"
 
@@ -160,6 +174,7 @@ class Handler(BaseHTTPRequestHandler):
         self._answer()
 
     def _answer(self) -> None:
+        self.more_headers = {}
         # The body is read even for a refusal: it would be taken for the connection's next request.
         length = self.headers.get("Content-Length", "0")
         size = int(length) if length.isdecimal() else LARGEST_BODY + 1
@@ -169,9 +184,11 @@ class Handler(BaseHTTPRequestHandler):
             return
         body = self.rfile.read(size)
         try:
+            if self.server.refusals:
+                raise self.server.refusals.pop(0)
             status, answer = self._route(body)
         except Refusal as refusal:
-            status, answer = refusal.status, refusal.body
+            status, answer, self.more_headers = refusal.status, refusal.body, refusal.headers
         self._send(status, answer)
 
     def _route(self, body: bytes) -> tuple[HTTPStatus, Any]:
@@ -188,11 +205,14 @@ class Handler(BaseHTTPRequestHandler):
         if match is None or not (self.server.repositories / f"{match['repository']}.git").is_dir():
             raise Refusal(HTTPStatus.NOT_FOUND, "Not Found")
         keys, repository = self.server.keys, match["repository"]
+        api_url = f"http://{self.headers.get('Host', 'localhost')}"
         if match["id"] is None:
             if self.command == "GET":
-                return HTTPStatus.OK, [public(entry) for entry in page(keys.of(repository), parse_qs(url.query))]
+                entries, following = page(keys.of(repository), parse_qs(url.query))
+                if following:
+                    self.more_headers["Link"] = f'<{api_url}{url.path}?{following}>; rel="next"'
+                return HTTPStatus.OK, [public(entry) for entry in entries]
             if self.command == "POST":
-                api_url = f"http://{self.headers.get('Host', 'localhost')}"
                 return HTTPStatus.CREATED, public(keys.add(repository, parse_body(body), api_url))
         else:
             number = int(match["id"])
@@ -216,6 +236,8 @@ class Handler(BaseHTTPRequestHandler):
         content = b"" if answer is None else (answer if isinstance(answer, str) else json.dumps(answer)).encode()
         self.send_response(status)
         self.send_header("X-GitHub-Media-Type", "github.v3; format=json")
+        for name, value in self.more_headers.items():
+            self.send_header(name, value)
         if answer is not None:
             kind = "text/plain" if isinstance(answer, str) else "application/json"
             self.send_header("Content-Type", f"{kind}; charset=utf-8")
@@ -245,6 +267,7 @@ class Server(ThreadingHTTPServer):
         self.keys = keys
         self.repositories = repositories
         self.token_file = token_file
+        self.refusals: list[Refusal] = []  # answers to the next requests, whatever they ask for
 
 
 def main() -> None:
