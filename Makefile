@@ -6,11 +6,11 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
 # What is checked and formatted as Python.
-SOURCES := agent tests molecule benchmarks evals
+SOURCES := agent ansible tests molecule benchmarks evals
 COMPILE := --quiet --strip-extras --allow-unsafe --no-emit-index-url --no-emit-trusted-host --no-emit-find-links
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down test test-arm64 lint unit soak molecule eval bench bench-deploy bench-drafting bench-sync lock clean
+.PHONY: help demo demo-down test test-arm64 lint unit soak molecule eval bench bench-deploy bench-drafting bench-sync docs lock clean
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -24,12 +24,14 @@ demo-down: .venv/.installed ## Remove what `make demo` made
 test: lint ## Everything that CI runs
 	$(BIN)/python -m tests.side_by_side unit molecule
 
-lint: .venv/.installed ## ruff, mypy, yamllint, ansible-lint
+lint: .venv/.installed ## ruff, mypy, yamllint, ansible-lint, zizmor
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy agent/cloud_agent tests/lab benchmarks evals
 	$(BIN)/yamllint --strict .
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ansible-lint --offline
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/zizmor --offline --pedantic --quiet .github
 
 unit: .venv/.installed ## Unit, property and integration tests
 	$(BIN)/pytest -q
@@ -60,6 +62,9 @@ bench-deploy: .venv/.installed ## A run that changes nothing against a ping, and
 
 bench-drafting: .venv/.installed ## From a mail to its draft, with 10 and 10,000 decided mails: about 5 minutes
 	$(BIN)/python -m benchmarks.drafting
+
+docs: .venv/.installed ## docs/variables.md anew, from the roles' argument specs
+	$(BIN)/python -m tests.variables
 
 lock: .venv/.installed ## Pin again what requirements.in and agent/requirements.in ask for
 	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile $(COMPILE) --output-file requirements.txt requirements.in
