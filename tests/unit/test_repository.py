@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+
+from tests import variables
 
 ROOT = Path(__file__).resolve().parents[2]
 ROLES = sorted(path for path in (ROOT / "ansible/roles").iterdir() if path.is_dir())
@@ -18,6 +21,59 @@ def test_argument_specs_have_the_keys_of_the_defaults(role: Path) -> None:
     specs = yaml.safe_load((role / "meta/argument_specs.yml").read_text())["argument_specs"]["main"]["options"]
     assert set(specs) == set(defaults)
     assert all(option.get("description") for option in specs.values())
+
+
+TYPES: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "path": (str,),
+    "bool": (bool,),
+    "int": (int,),
+    "float": (int, float),
+    "list": (list,),
+    "dict": (dict,),
+    "raw": (object,),
+}
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_defaults_are_of_the_type_that_is_asked_for(role: Path) -> None:
+    defaults: dict[str, Any] = yaml.safe_load((role / "defaults/main.yml").read_text()) or {}
+    options = yaml.safe_load((role / "meta/argument_specs.yml").read_text())["argument_specs"]["main"]["options"]
+    for name, default in defaults.items():
+        kind = options[name]["type"]
+        if isinstance(default, str) and "{{" in default:
+            continue  # its type is known when it is rendered; the role's own check looks then
+        assert isinstance(default, TYPES[kind]) and (kind == "bool" or not isinstance(default, bool)), name
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_every_variable_of_a_role_comes_from_somewhere(role: Path) -> None:
+    """A name with the role's prefix is a default, a variable, registered, set as a fact, or given to its tasks."""
+    texts = [path.read_text() for path in role.rglob("*.yml") if path.parent.name != "meta"]
+    texts += [path.read_text() for path in role.rglob("*.j2")]
+    used = {word for text in texts for word in re.findall(rf"(?<![/\w]){role.name}_\w+", text)}
+    specs = yaml.safe_load((role / "meta/argument_specs.yml").read_text())["argument_specs"]
+    known = {name for entry in specs.values() for name in entry["options"]}
+    for text in texts:
+        known |= set(re.findall(r"(?m)^\s*(?:- )?(\w+):", text)) | set(re.findall(r"register: (\w+)", text))
+        known |= set(re.findall(r"(?:set|macro|for) (\w+)", text))
+    # Other roles, modules and files that begin with the same word.
+    known |= {path.name for path in ROLES} | {path.stem for path in role.rglob("*") if path.is_file()}
+    assert used <= known, used - known
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_a_yes_or_no_may_come_from_the_command_line(role: Path) -> None:
+    """-e name=false gives a text, and a text is true. A module takes it for what it means; an expression does not."""
+    defaults: dict[str, Any] = yaml.safe_load((role / "defaults/main.yml").read_text()) or {}
+    texts = [path.read_text() for kind in ("tasks/*.yml", "vars/*.yml", "templates/*") for path in role.glob(kind)]
+    for name in (name for name, default in defaults.items() if isinstance(default, bool)):
+        used = [line.strip() for text in texts for line in text.splitlines() if re.search(rf"\b{name}\b(?!=)", line)]
+        assert [line for line in used if f"{name} | bool" not in line and f': "{{{{ {name} }}}}"' not in line] == []
+
+
+def test_the_tables_of_the_variables_are_those_of_the_roles() -> None:
+    assert variables.FILE.read_text() == variables.render(), "run `python -m tests.variables`"
 
 
 def pins(path: str) -> dict[str, str]:

@@ -56,10 +56,11 @@ def test_3_pm2(machine: Machine) -> None:
         errors = machine.run(f"sudo tail -n 20 /var/lib/cloud-agent/.pm2/logs/{loop}-error.log")
         assert "error" not in errors.lower(), errors
 
-    began = time.monotonic()
+    began = float(machine.run("date +%s.%N"))
     machine.run("pm2 restart all")
-    eventually(machine.online, 5, "both loops online after `pm2 restart all`")
-    assert time.monotonic() - began < 5 + 2, "a restart takes 5 s at most (2 s for the commands themselves)"
+    eventually(machine.online, 15, "both loops online after `pm2 restart all`")
+    started = max(app["pm2_env"]["pm_uptime"] for app in machine.loops().values()) / 1000
+    assert started - began < 5, "a restart takes 5 s at most"
 
     before = machine.loops()
     for loop in LOOPS:
