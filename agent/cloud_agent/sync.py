@@ -51,6 +51,8 @@ MOST_PATHS = 500
 LOOSE_OBJECTS = 1000
 PACKS = 50
 PACK_EVERY_SECONDS = 600.0
+# A kept connection goes on with what its key was allowed when it was opened, whatever became of the key since.
+CONNECTION_SECONDS = 3600.0
 # So many held-back files of one kind are told one by one; more are told in one sentence.
 TOLD_SINGLY = 10
 # A credential shorter than this would be found in every other note.
@@ -179,6 +181,7 @@ class Syncer:
 
     def _cycle(self, outcome: Outcome, allow_deletions: bool, underway: Callable[[], object]) -> None:
         try:
+            self._drop_connections(CONNECTION_SECONDS)
             with lock(self.state.tree_lock):
                 self._mend()
                 paths = self._paths_to_look_at()
@@ -430,7 +433,7 @@ class Syncer:
                     self.contained = ours
                 return
             except GitError as error:
-                if error.kind == "offline":
+                if error.kind in ("offline", "refused"):
                     self._drop_connections()
                 if attempt == tries - 1 or error.kind not in ("offline", "rejected", "busy"):
                     raise
@@ -650,11 +653,16 @@ class Syncer:
             options = [part for limit in limits for part in ("-c", limit)]
             self.packing = self.git.in_background(*options, "gc", "--auto", "--quiet")
 
-    def _drop_connections(self) -> None:
-        """The next call is to open a connection of its own: the one that is kept may be what hangs."""
+    def _drop_connections(self, seconds: float = float("-inf")) -> None:
+        """The next call is to open a connection of its own: the one that is kept may be what hangs, or is refused.
+
+        With `seconds` only those that are older.
+        """
         for folder in (self.state.folder, self.git_folder):
             for socket in folder.glob("ssh-*"):
-                socket.unlink(missing_ok=True)
+                with contextlib.suppress(FileNotFoundError):
+                    if self.clock().timestamp() - socket.stat().st_mtime > seconds:
+                        socket.unlink()
 
     # -- what the owner reads --------------------------------------------------------------------------------------
 

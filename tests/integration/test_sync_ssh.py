@@ -154,9 +154,20 @@ def test_key_that_may_only_read(ssh_world: World, server: sshd.Sshd) -> None:
     assert not outcome.pushed
     assert ssh_world.cloud.read("Inbox/theirs.md") == "theirs\n"  # what can be done is done
     assert "Inbox/a.md" not in ssh_world.remote_files()
-    server.authorize("write")
-    server.drop_connections()  # the kept one was let in as a reader
+    server.authorize("write")  # which a connection that was let in as a reader does not learn of
     synced_again(ssh_world.cloud, ssh_world, "Inbox/a.md")
+
+
+def test_key_that_is_taken_away_while_its_connection_is_kept(ssh_world: World, server: sshd.Sshd) -> None:
+    ssh_world.cloud.synced()
+    server.authorize("")
+    ssh_world.cloud.write("Inbox/a.md", "a\n")
+    ssh_world.cloud.synced()  # it was let in before
+    (kept,) = (ssh_world.cloud.home / "state").glob("ssh-*")
+    an_hour_ago = NOW.timestamp() - 3601
+    os.utime(kept, (an_hour_ago, an_hour_ago))
+    ssh_world.cloud.write("Inbox/b.md", "b\n")
+    not_synced(ssh_world.cloud, "refused", "register the deploy key")
 
 
 @pytest.mark.parametrize("known", ["", OTHER_HOST_KEY], ids=["unknown", "changed"])
