@@ -96,7 +96,7 @@ _KNOWN_TAG = re.compile(
 _BREAKING_TAG = re.compile(r"<(?:br|p|div|tr|td|li|h[1-6])(?:[\s/][^<>]{0,5000}+)?>", re.I)
 _VOID_TAG = re.compile(r"<(?:br|hr|img|meta)\b", re.I)
 _DOCUMENT = re.compile(
-    r"(?:<\?xml[^>]{0,200}>\s*)?(?:<!--(?:(?!-->).){0,2000}-->\s*)*+<(?:!doctype\s+html|html|body)\b", re.I | re.S
+    r"(?:<\?xml[^>]{0,200}>\s*)?(?>(?:<!--(?:(?!-->).){0,2000}-->\s*)*)<(?:!doctype\s+html|html|body)\b", re.I | re.S
 )
 _ENTITY = re.compile(r"&(?:nbsp|amp|lt|gt|quot|[a-z]{2,8}|#\d{1,7}|#x[0-9a-f]{1,6});", re.I)
 _MARKUP = re.compile(r"[<>\[\]{}`|\\$!*_#~^\"“”]")
@@ -255,7 +255,7 @@ def _spelt(run: str) -> str:
     return bytes(numbers).decode("utf-8", "replace")
 
 
-_BLANK_LINES = re.compile(rf"^(?:[^\S\n]*+\n){{{PADDING_LINES},}}+", re.M)
+_BLANK_LINES = re.compile(rf"^(?>(?:[^\S\n]*+\n){{{PADDING_LINES},}})", re.M)
 _SPACES = re.compile(rf"[^\S\n]{{{PADDING_SPACES},}}+")
 
 
@@ -273,10 +273,10 @@ def _without_padding(text: str, findings: _Findings) -> str:
 _ATTRIBUTE = r"""[^\s/>][^\s/>=]*+(?:\s*+=\s*+(?:"[^"]*+"?|'[^']*+'?|[^\s>"'][^\s>]*+)?)?"""
 _TOKEN = re.compile(
     r"<!--(?:-?>|(?P<comment>.*?)(?:--!?>|\Z))"
-    r"|<(?P<raw>script|style|xmp|iframe|noembed|noframes|textarea|title)(?=[\s/>])(?P<raw_attributes>(?:[\s/]++|"
+    r"|<(?P<raw>script|style|xmp|iframe|noembed|noframes|textarea|title)(?=[\s/>])(?P<raw_attributes>(?>(?:[\s/]++|"
     + _ATTRIBUTE
-    + r")*+)>?(?P<data>.*?)(?:</(?P=raw)(?=[\s/>])[^>]*+>?|\Z)"
-    r"|<(?P<end>/?)(?P<name>[a-z][^\s/>]*+)(?P<attributes>(?:[\s/]++|" + _ATTRIBUTE + r")*+)>?"
+    + r")*))>?(?P<data>.*?)(?:</(?P=raw)(?=[\s/>])[^>]*+>?|\Z)"
+    r"|<(?P<end>/?)(?P<name>[a-z][^\s/>]*+)(?P<attributes>(?>(?:[\s/]++|" + _ATTRIBUTE + r")*))>?"
     r"|<[!?/][^>]*+>?",
     re.I | re.S,
 )

@@ -129,7 +129,7 @@ def _has_conflict(path: str, content: bytes) -> bool:
     return header is None or begin < header.end()
 
 
-_FRONT_MATTER = re.compile(rb"(?:\xef\xbb\xbf)?---[ \t]*\r?\n(?:(?!---[ \t]*\r?$)[^\n]*\n)*+---[ \t]*\r?$", re.M)
+_FRONT_MATTER = re.compile(rb"(?:\xef\xbb\xbf)?---[ \t]*\r?\n(?>(?:(?!---[ \t]*\r?$)[^\n]*\n)*)---[ \t]*\r?$", re.M)
 _MARKER = re.compile(rb"^(?:(<{7,}) |(={7,})\r?$|(>{7,}) )", re.M)
 
 

@@ -28,10 +28,10 @@ _SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}(?<!\.)")
 # All of these are linear in a header's length: whoever writes a mail writes its headers.
 _ATOM = r'[^\s@<>(),;:"\[\]\\]'
 _ADDRESS = re.compile(rf"(?<!{_ATOM}){_ATOM}++@{_ATOM}++")
-_QUOTED = re.compile(r'"(?:\\.|[^"\\])*+"')
-_QUOTES_CLOSED = re.compile(r'(?:[^"]|"(?:\\.|[^"\\])*+")*+')
+_QUOTED = re.compile(r'"(?>(?:\\.|[^"\\])*)"')
+_QUOTES_CLOSED = re.compile(r'(?>(?:[^"]|"(?>(?:\\.|[^"\\])*)")*)')
 # One entry of an address list: a comma inside quotes separates nothing. Newlines were taken out before.
-_ADDRESS_PART = re.compile(r'(?:"(?:\\.|[^"\\])*+"|[^,;"])++')
+_ADDRESS_PART = re.compile(r'(?>(?:"(?>(?:\\.|[^"\\])*)"|[^,;"])+)')
 # What mail programs put before the subject of a reply (RFC 5322 §3.6.5 has only "Re: "), also as Re[2]: or RE(3):
 _REPLY_PREFIXES = re.compile(
     r"(?:\s*(?:re|aw|antw|sv|vs|odp|rif|r|ref|res|rép|ynt|yit|atb|bls|vá|回复|回覆|答复|答覆|返信|回信)"

@@ -174,9 +174,9 @@ def _header(raw: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 _WORD = r"=\?([^?\s]{1,80})\?([bBqQ])\?([^?]*+)\?="
-_WORDS = re.compile(rf"{_WORD}(?:\s*+{_WORD})*+")
+_WORDS = re.compile(rf"{_WORD}(?>(?:\s*+{_WORD})*)")
 _ONE_WORD = re.compile(_WORD)
-_QUOTED_OR_WORDS = re.compile(rf'("(?:\\.|[^"\\])*+"?)|{_WORDS.pattern}')
+_QUOTED_OR_WORDS = re.compile(rf'("(?>(?:\\.|[^"\\])*)"?)|{_WORDS.pattern}')
 _SPECIAL = re.compile(r'[()<>@,;:\\"\[\]]')
 
 
@@ -329,7 +329,7 @@ def _guessed(raw: bytes) -> str:
 # -- parts -------------------------------------------------------------------------------------------------------------
 
 
-_BASE64_LINES = re.compile(rb"^(?:[A-Za-z0-9+/]{4,998}={0,2}\r?\n)++", re.M)
+_BASE64_LINES = re.compile(rb"^(?>(?:[A-Za-z0-9+/]{4,998}={0,2}\r?\n){1,1000})", re.M)  # each takes memory
 _BOUNDARY = re.compile(rb"boundary[*0-9]{0,4}\s{0,9}=", re.I)
 _ELIDED = re.compile(rb"^\[(\d{1,12}) bytes\]$", re.M)
 
@@ -337,7 +337,7 @@ _ELIDED = re.compile(rb"^\[(\d{1,12}) bytes\]$", re.M)
 def _bounded(raw: bytes) -> tuple[bytes, bool]:
     """What is read of a message, and whether its end is left out. Of a long attachment the size is kept."""
     if raw.count(b"\n") > MAX_BASE64_LINES:
-        raw = _BASE64_LINES.sub(_shortened, raw)
+        raw = _without_long_attachments(raw)
     cut = len(raw) > MAX_MESSAGE_BYTES
     raw = raw[:MAX_MESSAGE_BYTES]
     if raw.count(b"\n") > MAX_LINES:
@@ -346,11 +346,25 @@ def _bounded(raw: bytes) -> tuple[bytes, bool]:
     return (raw[: boundary.start()], True) if boundary else (raw, cut)
 
 
-def _shortened(match: re.Match[bytes]) -> bytes:
-    lines = match[0].split(b"\n", MAX_BASE64_LINES)
-    if len(lines) <= MAX_BASE64_LINES or not lines[-1]:
-        return match[0]
-    return b"\n".join([*lines[:-1], b"[%d bytes]\n" % len(lines[-1])])
+def _without_long_attachments(raw: bytes) -> bytes:
+    kept, done = [], 0
+    for start, end in _base64_runs(raw):
+        lines = raw[start:end].split(b"\n", MAX_BASE64_LINES)
+        if len(lines) > MAX_BASE64_LINES and lines[-1]:
+            kept += [raw[done:start], b"\n".join([*lines[:-1], b"[%d bytes]\n" % len(lines[-1])])]
+            done = end
+    return b"".join([*kept, raw[done:]])
+
+
+def _base64_runs(raw: bytes) -> Iterator[tuple[int, int]]:
+    """Start and end of the lines of base64 that follow upon one another."""
+    start = end = 0
+    for match in _BASE64_LINES.finditer(raw):
+        if match.start() != end:
+            yield start, end
+            start = match.start()
+        end = match.end()
+    yield start, end
 
 
 class _Text:
@@ -552,7 +566,7 @@ def _is_line(delimiter: bytes, raw: bytes) -> bool:
 
 def _is_base64(raw: bytes) -> bool:
     letters = b"".join(raw.split())
-    lines = re.fullmatch(rb"\s*+(?:[A-Za-z0-9+/]++\r?\n)*+[A-Za-z0-9+/]*+={0,2}\s*+", raw)
+    lines = re.fullmatch(rb"\s*+(?>(?:[A-Za-z0-9+/]++\r?\n)*)[A-Za-z0-9+/]*+={0,2}\s*+", raw)
     return lines is not None and len(letters) % 4 == 0 and len(letters) > 16  # a word alone is none
 
 

@@ -97,3 +97,9 @@ def test_every_locked_file_has_a_hash_and_no_address() -> None:
     entries = re.split(r"(?m)^(?=[a-z0-9-]+==)", lock)[1:]
     assert entries
     assert all("--hash=sha256:" in entry for entry in entries)
+
+
+def test_no_pattern_repeats_a_group_possessively() -> None:
+    """`(?:...)*+` matches wrongly in Python 3.11.2, Debian 12's (CPython gh-106052); `(?>(?:...)*)` does not."""
+    for path in sorted((ROOT / "agent/cloud_agent").glob("*.py")):
+        assert not re.search(r"(?<!\\)\)[*+?]\+", path.read_text()), path.name
