@@ -9,9 +9,7 @@ from __future__ import annotations
 import os
 import platform
 import re
-import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -48,7 +46,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as directory:
             for number in range(UPGRADES):
                 print(f"an upgrade to new code, {number + 1} of {UPGRADES} …", flush=True)
-                source = new_code(ROOT / "agent", Path(directory) / str(number) / "agent")
+                source = new_code(Path(directory) / str(number) / "agent")
                 upgrades.append(play(ROOT, "deploy.yml", f"-eagent_source={source}")[0])
                 downtimes.append([downtime(lab.run_on_target, loop) for loop in LOOPS])
         print("putting this checkout's own release back …", flush=True)
@@ -107,14 +105,11 @@ def play(root: Path, playbook: str, *arguments: str) -> tuple[float, dict[str, i
     return seconds, {name: int(count) for name, count in re.findall(r"(\w+)=(\d+)", recap)}
 
 
-def new_code(source: Path, target: Path) -> Path:
+def new_code(target: Path) -> Path:
     """A copy of the package that differs in one line, and so is another release."""
-    names = [
-        name for name in subprocess.check_output(["git", "-C", source, "ls-files"], text=True).splitlines() if name
-    ]
-    for name in names:
-        (target / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source / name, target / name)
+    from tests.lab.lab import copy_of_the_agent
+
+    copy_of_the_agent(target)
     with (target / "cloud_agent" / "__init__.py").open("a") as file:
         file.write(f"# benchmark {time.time_ns()}\n")
     return target

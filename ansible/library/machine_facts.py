@@ -27,7 +27,6 @@ ansible_facts: {description: Some, under the names that setup gives them., type:
 free_mb: {description: Room for files, in MiB., type: int, returned: always}
 memory_mb: {description: All memory, in MiB., type: int, returned: always}
 epoch: {description: The machine's clock, in seconds., type: int, returned: always}
-python: {description: Version of the Python that runs this., type: str, returned: always}
 """
 
 # Facts have the names that os-release(5) has in other words.
@@ -70,7 +69,6 @@ def main() -> None:
         free_mb=shutil.disk_usage(path).free >> 20,
         memory_mb=memory_mb(read("/proc/meminfo")),
         epoch=int(time.time()),
-        python=platform.python_version(),
     )
 
 

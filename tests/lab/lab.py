@@ -216,6 +216,12 @@ class Ports:
         return self.first + 3 + number
 
 
+def copy_of_the_agent(target: Path) -> Path:
+    """The agent's sources once more, to be changed and deployed as another release (agent_source); returns `target`."""
+    ignored = shutil.ignore_patterns("__pycache__", "*.egg-info", "build")
+    return Path(shutil.copytree(ROOT / "agent", target, ignore=ignored))
+
+
 def repository(alias: str) -> str:
     """The vault's repository of a target: owner/vault, owner/vault2, ..."""
     return f"owner/vault{alias.removeprefix('target')}"

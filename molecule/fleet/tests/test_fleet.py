@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from conftest import LAB, LOOPS, ROOT, Local, Machine, eventually
 
+from tests.lab.lab import copy_of_the_agent
+
 TARGET, TARGET2 = Machine("target"), Machine("target2")
 MACHINES = (TARGET, TARGET2)
 UNIT = "pm2-cloud-agent"
@@ -152,8 +154,7 @@ def test_pm2_is_restarted_on_another_node_and_upgraded(tmp_path: Path, sources: 
 
 
 def test_what_fails_on_the_first_machine_never_gets_to_the_second(tmp_path: Path) -> None:
-    broken = tmp_path / "agent"
-    shutil.copytree(ROOT / "agent", broken, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    broken = copy_of_the_agent(tmp_path / "agent")
     with (broken / "cloud_agent" / "loop.py").open("a") as loop:
         loop.write("\n\ndef run(*_):\n    raise SystemExit('broken on purpose')\n")
     release, pids = TARGET2.run(f"readlink {TARGET2.root}/current"), loop_pids(TARGET2)

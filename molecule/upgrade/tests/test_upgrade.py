@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from conftest import LAB, ROOT, Local, Machine, eventually
 from tests.lab import beats
 from tests.lab.feeder import Feeder, faults, ids_in
 from tests.lab.host import run
+from tests.lab.lab import copy_of_the_agent
 
 UNIT = "pm2-cloud-agent.service"
 # Calls that are in hand when the orchestrator is killed are paid for and forgotten: agent_draft_concurrency of them.
@@ -73,8 +73,7 @@ class Story:
 
     def release(self, version: str, fault: str = "") -> Path:
         """The agent's sources as another version, one with a fault perhaps."""
-        source = self.folder / version / "agent"
-        shutil.copytree(ROOT / "agent", source, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info", "build"))
+        source = copy_of_the_agent(self.folder / version / "agent")
         (source / "cloud_agent" / "__init__.py").write_text(f'__version__ = "{version}"\n')
         cli = source / "cloud_agent" / "cli.py"
         text = cli.read_text()
