@@ -80,7 +80,7 @@ def installed(command: list[str], tmp_path: Path, api: MessagesAPI) -> Installed
     return Installed(command, tmp_path, api.url)
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 20) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
@@ -191,7 +191,7 @@ def test_a_signal_ends_the_loop_cleanly(installed: Installed, number: signal.Sig
         assert loops["draft"]["alive"] is True
         assert loops["sync"]["alive"] is False  # that process is another loop's
         process.send_signal(number)
-        out, _ = process.communicate(timeout=10)
+        out, _ = process.communicate(timeout=60)
     finally:
         process.kill()
     assert process.returncode == 0
@@ -208,7 +208,7 @@ def test_a_signal_during_a_call_keeps_the_mail(installed: Installed, api: Messag
     try:
         wait_for(lambda: api.requests)
         process.terminate()
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
     finally:
         process.kill()
     assert process.returncode == 0
@@ -246,7 +246,7 @@ def test_what_arrives_and_what_is_decided_is_noticed_at_once(installed: Installe
         time.sleep(2)
         assert cycles() == passes  # its own writing wakes it no more
         process.terminate()
-        out, _ = process.communicate(timeout=10)
+        out, _ = process.communicate(timeout=60)
     finally:
         process.kill()
     assert process.returncode == 0
@@ -260,16 +260,16 @@ def test_the_loop_goes_on_after_a_failed_pass_and_a_beat_that_cannot_be_written(
     (installed.root / "state/draft.json").mkdir()  # stands for a full disk
     process = installed.start("draft")
     try:
-        time.sleep(2.5)
-        assert process.poll() is None
+        assert process.stdout is not None
+        # A loop that ends says no more, and this would find nothing.
+        assert any("the beat cannot be written" in line for line in process.stdout)
         (installed.root / "state/draft.json").rmdir()
         wait_for((installed.root / "state/draft.json").is_file)
         process.terminate()
-        out, _ = process.communicate(timeout=10)
+        process.communicate(timeout=60)
     finally:
         process.kill()
     assert process.returncode == 0
-    assert "the beat cannot be written" in out
 
 
 def test_a_first_step_beats_before_it_is_answered(installed: Installed, api: MessagesAPI) -> None:

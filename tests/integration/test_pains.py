@@ -82,7 +82,7 @@ def status(side: Side) -> dict:
     return json.loads(agent(side, "status", "--json").stdout)
 
 
-def wait_for(what: Callable[[], bool], seconds: float = 20) -> None:
+def wait_for(what: Callable[[], bool], seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < end, "it did not happen"
