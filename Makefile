@@ -10,7 +10,7 @@ SOURCES := agent ansible tests molecule benchmarks evals
 COMPILE := --quiet --strip-extras --allow-unsafe --no-emit-index-url --no-emit-trusted-host --no-emit-find-links
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down test test-arm64 lint unit soak molecule eval bench bench-deploy bench-drafting bench-sync docs lock clean
+.PHONY: help demo demo-down test test-arm64 lint unit soak molecule eval bench bench-deploy bench-drafting bench-sync oracle docs lock clean
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -21,7 +21,7 @@ demo: .venv/.installed ## The whole path, from a bare machine to an approved dra
 demo-down: .venv/.installed ## Remove what `make demo` made
 	@$(BIN)/python -m tests.lab down --name demo
 
-test: lint ## Everything that CI runs
+test: lint .venv/.oracle ## Everything that CI runs
 	$(BIN)/python -m tests.side_by_side unit molecule
 
 lint: .venv/.installed ## ruff, mypy, yamllint, ansible-lint, zizmor
@@ -33,19 +33,21 @@ lint: .venv/.installed ## ruff, mypy, yamllint, ansible-lint, zizmor
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/zizmor --offline --pedantic --quiet .github
 
-unit: .venv/.installed ## Unit, property and integration tests
+unit: .venv/.oracle ## Unit, property and integration tests
 	$(BIN)/pytest -q
 
 SOAK_MINUTES ?= 60
 soak: .venv/.installed ## Two clones, a remote and every fault, for SOAK_MINUTES (60)
 	SOAK_MINUTES=$(SOAK_MINUTES) $(BIN)/pytest -q -s tests/integration/test_sync_states.py
 
-SCENARIOS ?= default firewall fleet upgrade
-molecule: .venv/.installed ## The acceptance tests and all else that machines made by the playbook have to show
+SCENARIOS ?= default firewall fleet oracle upgrade
+molecule: .venv/.oracle ## The acceptance tests and all else that machines made by the playbook have to show
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/molecule test $(SCENARIOS:%=--scenario-name=%)
 
 test-arm64: .venv/.installed ## The whole site on an emulated arm64 machine: slow
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/molecule test --scenario-name=arm64
+
+oracle: .venv/.oracle ## Oracle's SDK (0.6 GB), which `site.yml` makes the VM with when it has an API key
 
 eval: .venv/.installed ## Scores of the gate and the screening on real mail; with CLAUDE_API_KEY set, of the drafts too
 	$(BIN)/python -m evals
@@ -68,6 +70,7 @@ docs: .venv/.installed ## docs/variables.md anew, from the roles' argument specs
 
 lock: .venv/.installed ## Pin again what requirements.in and agent/requirements.in ask for
 	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile $(COMPILE) --output-file requirements.txt requirements.in
+	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile $(COMPILE) --output-file requirements-oracle.txt requirements-oracle.in
 	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile $(COMPILE) --generate-hashes \
 	  --output-file agent/requirements.lock agent/requirements.in
 
@@ -81,4 +84,10 @@ clean: ## Remove the virtual environment and all caches
 	@$(PYTHON) -m venv --clear .venv
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable agent
+	@touch $@
+
+# Not compiled: it is large, and little of it is used.
+.venv/.oracle: .venv/.installed requirements-oracle.txt
+	@echo "adding Oracle's SDK from requirements-oracle.txt"
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -r requirements-oracle.txt
 	@touch $@
