@@ -5,8 +5,8 @@
 
 The machines (`target`, ...) are reached over ssh alone, as rented ones would be. The git host has git over ssh, a
 repository for each machine, GitHub's deploy-key API (:8081), Claude's Messages API (:8080), and the repositories of
-NodeSource and deadsnakes (:8082) where the real ones cannot be used. Labs of several checkouts run side by side on one
-host.
+NodeSource and deadsnakes (:8082) where the real ones cannot be used. In the lab "oracle" there is no machine until an
+account at Oracle's stand-in launches one. Labs of several checkouts run side by side on one host.
 """
 
 from __future__ import annotations
@@ -29,14 +29,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.lab import host, images, podman
+from tests.lab import host, images, oracle, podman
 from tests.lab.host import LabError, run, say
 from tests.lab.podman import Machine
 
 ROOT = Path(__file__).resolve().parents[2]
 STATE = ROOT / ".lab"
 STANDINS = ROOT / "tests" / "standins"
-# Labs take their ports of 127.0.0.1 in blocks: ssh of the git host, GitHub's API, Messages API, ssh of each target.
+# Labs take their ports of 127.0.0.1 in blocks: ssh of the git host, GitHub's API, Messages API, ssh of each target;
+# the last one is Oracle's API.
 PORTS, BLOCK = range(42200, 42600), 10
 PORT_LABEL = f"{podman.LABEL}.first-port"
 MESSAGES_PORT, GITHUB_PORT, APT_PORT = 8080, 8081, 8082
@@ -58,7 +59,8 @@ class Definition:
     """What a lab has beside a git host: machines to deploy to, by alias, and what these may do more than others.
 
     `nodejs` are the major versions that its stand-in for NodeSource has; `deadsnakes`, whether there is one for that.
-    The programs of `arm64` machines run under emulation, on this host's kernel.
+    The programs of `arm64` machines run under emulation, on this host's kernel. With `oracle` the targets are not there
+    until an account at Oracle's stand-in launches them.
     """
 
     targets: tuple[str, ...] = ("target",)
@@ -66,6 +68,7 @@ class Definition:
     nodejs: tuple[int, ...] = (20,)
     deadsnakes: bool = False
     arm64: bool = False
+    oracle: bool = False
 
 
 LABS = {
@@ -75,6 +78,7 @@ LABS = {
     "upgrade": Definition(),
     "firewall": Definition(capabilities=("NET_ADMIN",)),
     "fleet": Definition(targets=("target", "target2"), nodejs=(22, 24), deadsnakes=True),
+    "oracle": Definition(oracle=True),
     # By hand: `make test-arm64`.
     "arm64": Definition(arm64=True),
 }
@@ -143,6 +147,15 @@ class Lab:
     @property
     def githost(self) -> Machine:
         return self.machine("githost")
+
+    @property
+    def oracle(self) -> oracle.Api:
+        return oracle.Api(self.directory / "oracle", self.ports.oracle)
+
+    @property
+    def inventory(self) -> Path:
+        """Of what is launched at Oracle. site.yml adds to it what it comes to know."""
+        return self.directory / "inventory"
 
     def _is_not_up(self) -> LabError:
         return LabError(f"the lab is not up. Run: python -m tests.lab up --name {self.name}")
@@ -215,6 +228,10 @@ class Ports:
     def target_ssh(self, number: int) -> int:
         return self.first + 3 + number
 
+    @property
+    def oracle(self) -> int:
+        return self.first + BLOCK - 1
+
 
 def copy_of_the_agent(target: Path) -> Path:
     """The agent's sources once more, to be changed and deployed as another release (agent_source); returns `target`."""
@@ -237,7 +254,7 @@ def up(name: str) -> Lab:
         lab.directory.mkdir(parents=True, exist_ok=True)
         _reserve_ports(lab)
         bare = images.arm64() if lab.definition.arm64 else base
-        targets = [lab.machine(alias, bare) for alias in lab.definition.targets]
+        targets = [] if lab.definition.oracle else [lab.machine(alias, bare) for alias in lab.definition.targets]
         githost = lab.machine("githost", images.git_host(base))
         _make_login_key(lab)
         podman.make_network(lab.key)
@@ -247,8 +264,14 @@ def up(name: str) -> Lab:
         if not keep:
             # What describes the lab is there only while the lab is.
             lab.description_file.unlink(missing_ok=True)
+            lab.oracle.stop()
             for machine in machines:
                 machine.start()
+        if lab.definition.oracle and not lab.oracle.runs():
+            # The account is a new one, in which nothing has been launched.
+            for machine in lab.targets:
+                machine.remove()
+            shutil.rmtree(lab.inventory, ignore_errors=True)
         for machine in machines:
             machine.wait_until_booted()
         public_key = lab.identity_file.with_suffix(".pub").read_text()
@@ -265,9 +288,12 @@ def up(name: str) -> Lab:
         sources = _set_up_sources(lab, githost)
         host_keys = _learn_host_keys(lab)
         _start_stand_ins(lab)
-        _wait_for_login(lab)
+        _wait_for_login(lab, targets)
         description = _description(lab, token, sources, host_keys)
         _write_whole(lab.description_file, json.dumps(description, indent=2) + "\n")
+        if lab.definition.oracle:
+            lab.oracle.start()
+            lab.oracle.write_inventory(lab.inventory, lab.definition.targets, lab.known_hosts)
         say(
             f"up after {time.monotonic() - started:.0f} s ({description['base']}); described in "
             f"{lab.description_file.relative_to(ROOT)}"
@@ -280,6 +306,8 @@ def down(name: str) -> None:
     lab = Lab(name)
     with _alone():
         lab.description_file.unlink(missing_ok=True)
+        if (lab.directory / "first-port").exists():
+            lab.oracle.stop()
         removed = podman.remove_lab(lab.key) if shutil.which("podman") else []
         shutil.rmtree(lab.directory, ignore_errors=True)
     say(f"removed {', '.join(removed)}" if removed else f"the lab {name!r} is not there")
@@ -295,6 +323,8 @@ def status(name: str) -> dict[str, str]:
         argv = ["podman", "exec", lab.githost.name, "systemctl", "is-active", *STAND_IN_UNITS]
         done = run(argv, check=False)
         states.update(zip(STAND_IN_UNITS, done.stdout.split(), strict=False))
+    if lab.definition.oracle:
+        states["oracle-api"] = "active" if lab.oracle.runs() else "inactive"
     return states
 
 
@@ -447,11 +477,14 @@ def _learn_host_keys(lab: Lab) -> dict[str, str]:
     """Write known_hosts from what the machines hold, not from what the network says; returns key by alias."""
     keys = {}
     for machine in (*lab.targets, lab.githost):
+        if machine.state() != "running":
+            continue  # not launched yet
         key_type, key = machine.run(["cat", "/etc/ssh/ssh_host_ed25519_key.pub"]).stdout.split()[:2]
         keys[machine.alias] = f"{key_type} {key}"
     lines = [f"[127.0.0.1]:{lab.ports.git_ssh} {keys['githost']}"]
     for number, alias in enumerate(lab.definition.targets):
-        lines.append(f"[127.0.0.1]:{lab.ports.target_ssh(number)} {keys[alias]}")
+        if alias in keys:
+            lines.append(f"[127.0.0.1]:{lab.ports.target_ssh(number)} {keys[alias]}")
     _write_whole(lab.known_hosts, "\n".join(lines) + "\n")
     return keys
 
@@ -471,8 +504,8 @@ def _start_stand_ins(lab: Lab) -> None:
             time.sleep(0.1)
 
 
-def _wait_for_login(lab: Lab) -> None:
-    for target in lab.targets:
+def _wait_for_login(lab: Lab, targets: Sequence[Machine]) -> None:
+    for target in targets:
         deadline = time.monotonic() + target.boots_within
         while True:
             try:
@@ -486,7 +519,8 @@ def _wait_for_login(lab: Lab) -> None:
 
 
 def _description(lab: Lab, token: str, sources: dict[str, Any], host_keys: dict[str, str]) -> dict[str, Any]:
-    lines = lab.targets[0].run(["cat", "/etc/os-release"]).stdout.splitlines()
+    shown = lab.githost if lab.definition.oracle else lab.targets[0]
+    lines = shown.run(["cat", "/etc/os-release"]).stdout.splitlines()
     release = dict(line.split("=", 1) for line in lines if "=" in line)
     ports = lab.ports
     return {
@@ -494,7 +528,8 @@ def _description(lab: Lab, token: str, sources: dict[str, Any], host_keys: dict[
         "base": "-".join(release[field].strip('"') for field in ("ID", "VERSION_ID")),
         "targets": {
             alias: {
-                "host": "127.0.0.1",
+                # Oracle gives the address.
+                "host": "" if lab.definition.oracle else "127.0.0.1",
                 "port": ports.target_ssh(number),
                 "user": LOGIN_USER,
                 "identity_file": str(lab.identity_file),

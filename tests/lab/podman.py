@@ -88,11 +88,15 @@ class Machine:
 
     def start(self) -> None:
         """Let a new container run, in the place of the present one if there is one."""
-        run(["podman", "rm", "--force", "--ignore", "--time=0", "--volumes", self.name], timeout=120)
+        self.remove()
         self._demand_ports()
         say(f"{self.alias}: starting a new container")
         label = f"--label={RECIPE_LABEL}={self.recipe()}"
         run(["podman", "run", "--detach", "--replace", label, *self.arguments()], timeout=120)
+
+    def remove(self) -> None:
+        """End the container, if there is one."""
+        run(["podman", "rm", "--force", "--ignore", "--time=0", "--volumes", self.name], timeout=120)
 
     def _demand_ports(self) -> None:
         for port in self.ports:
