@@ -14,8 +14,8 @@ import sys
 import threading
 import time
 
-# How pytest, Ansible and make begin a line that says what is wrong.
-TELLING = re.compile(r"(?:\x1b\[[\d;]*m)*(?:E  |FAILED |ERROR |fatal: |make.*\*\*\*)")
+# How pytest, Ansible and make begin a line that says what is wrong; Molecule may draw a frame around it.
+TELLING = re.compile(r"(?:\x1b\[[\d;]*m|[ │])*(?:E  |FAILED |ERROR |fatal: |make.*\*\*\*)")
 TOLD_AGAIN = 40  # lines
 
 
