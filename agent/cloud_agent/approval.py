@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from cloud_agent import frontmatter, screen
+from cloud_agent import frontmatter, letter, screen
 from cloud_agent.mail import Envelope, Mail, shown
 from cloud_agent.marks import visible
 
@@ -95,10 +94,8 @@ def quote(mail: Mail) -> str:
     head = [f"From: {visible(mail.sender)}", f"Subject: {visible(mail.subject)}"]
     if received := mail.fields.get("received") or mail.fields.get("date"):
         head.append(f"Date: {visible(received)}")
-    longest = max((len(run) for run in re.findall(r"`+", "\n".join([*head, original]))), default=0)
-    fence = "`" * max(3, longest + 1)
-    lines = [f"{fence}text", *head, "", *original.split("\n"), fence]
-    return frontmatter.inert("\n".join(f"> {line}".rstrip() for line in lines))  # in code blocks too
+    lines = letter.fenced("\n".join([*head, "", original])).split("\n")
+    return "\n".join(f"> {line}".rstrip() for line in lines)
 
 
 def stamp(moment: datetime) -> str:

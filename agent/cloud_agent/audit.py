@@ -37,7 +37,7 @@ from typing import Any, BinaryIO, NamedTuple
 from cloud_agent.state import State
 from cloud_agent.vault import AUDIT, ForbiddenPath, Vault
 
-LOGS = ("audit", "sync")
+LOGS = ("audit", "sync", "mail")
 RETENTION = timedelta(days=90)  # for so long logs are kept: the hackathon's rule, docs/operations.md
 LONGEST = 1_000_000  # bytes of a line; a longer one is none of ours
 BLOCK = 65536
@@ -106,7 +106,7 @@ def head(vault: Vault, log: str, actor: str, known: str, *, thorough: bool) -> s
     at the end of each file, because a line that was written before a kill lies in an older one where the clock was set
     back. A file that cannot be read holds nothing up: `verify` tells of it.
     """
-    paths = _files(vault, log)
+    paths = files(vault, log)
     if not known:
         chain = _Chain()
         for path in paths:
@@ -195,7 +195,7 @@ def _verify_log(
     vault: Vault, log: str, heads: Mapping[str, Any], now: datetime | None
 ) -> tuple[int, list[tuple[Place, str]]]:
     """(records, faults) of one log."""
-    paths = _files(vault, log)
+    paths = files(vault, log)
     chains: dict[str, _Chain] = {}
     anchors = {actor: _anchor(kept) for actor, kept in heads.items()}
     unseen = {actor: {anchor.last, *anchor.first.values()} - {""} for actor, anchor in anchors.items()}
@@ -336,7 +336,7 @@ class _Faults:
                 self.add(place, "does not follow: the line before it was removed or changed")
 
 
-def _files(vault: Vault, log: str) -> list[str]:
+def files(vault: Vault, log: str) -> list[str]:
     """The months of a log, oldest first."""
     try:
         with os.scandir(vault.folder(AUDIT)) as entries:

@@ -43,12 +43,13 @@ class Content:
     """A body as text; what was hidden in it; and a sentence for the owner about each thing that was found.
 
     `hidden` also holds the comments of HTML, which nobody sees either, and which no finding counts: every newsletter
-    has some.
+    has some. `attachments`: of a whole message, each as `name (type, size)`; the text has a line for each as well.
     """
 
     text: str
     hidden: str = ""
     findings: tuple[str, ...] = ()
+    attachments: tuple[str, ...] = ()
 
 
 def read(body: str, content_type: str = "") -> Content:

@@ -19,7 +19,7 @@ from datetime import date, datetime
 from functools import cache
 from typing import TYPE_CHECKING, Literal
 
-from cloud_agent import approval, dashboard, frontmatter, request, screen, thread, usage
+from cloud_agent import approval, aside, dashboard, frontmatter, request, screen, thread, usage
 from cloud_agent.backoff import Backoff
 from cloud_agent.calls import Call, Calls, Ended
 from cloud_agent.claude import Answer, Drafter, Refused, TryLater, Unanswerable
@@ -39,8 +39,6 @@ from cloud_agent.mail import (
     parse,
     read_note,
     shown,
-    slug,
-    stem_id,
 )
 from cloud_agent.request import Earlier, Reply, Task
 from cloud_agent.state import Clock, Result, State
@@ -55,7 +53,6 @@ from cloud_agent.vault import (
     PENDING,
     SKIPPED,
     STILL_SECONDS,
-    UNPARSEABLE,
     ForbiddenPath,
     Vault,
     lock,
@@ -454,20 +451,8 @@ class Orchestrator:
         raise OSError(errno.EBUSY, "it was written to meanwhile: it stays, the next pass looks again", path)
 
     def _set_aside(self, path: str, raw: bytes, reason: str, report: Report) -> None:
-        """An unreadable mail: its bytes are kept, a note in Needs_Action says where and why.
-
-        Taken out of the inbox last: killed in between, all of it is done again and ends the same.
-        """
-        name = path.rpartition("/")[2]
-        kept = self.vault.place(f"{UNPARSEABLE}/{slug(stem_id(name))}.md", raw)
-        note = frontmatter.dump(
-            {"decision": "review", "reason": f"this mail cannot be read: {reason}", "kept": kept},
-            f"The mail {dashboard.plain(shown(name))} cannot be read: {reason}. Its bytes lie in `{kept}`.\n\n"
-            "Mend the file and move it to `Inbox/`, or delete both.",
-        )
-        self.vault.place(f"{NEEDS_ACTION}/{MAIL_PREFIX}{slug(stem_id(name))}.md", encode(note))
-        self.journal.tell(f"Needs a person: {dashboard.plain(shown(name))} cannot be read: {reason}")
-        self.journal.record("mail_unreadable", stem_id(name), to=kept, reason=reason)
+        """Taken out of the inbox last: killed in between, all of it is done again and ends the same."""
+        aside.keep(self.vault, self.journal, path.rpartition("/")[2], raw, reason)
         self.vault.remove(path, was=raw)
         report.moved += 1
 

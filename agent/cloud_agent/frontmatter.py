@@ -8,7 +8,7 @@ line; YAML's own rules are used only for a value that is quoted from end to end.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import yaml
@@ -30,6 +30,14 @@ def fields(text: str, names: Collection[str]) -> dict[str, str]:
     """Those of a note's fields that have these names, as `read` gives them. What follows the first fence after the
     opening one makes no difference."""
     return _fields(_parts(text)[0], names)
+
+
+def items(text: str, name: str) -> tuple[str, ...]:
+    """The entries of a field that is a list, one by one; `read` gives them in one text."""
+    for key, _, more in _entries(_parts(text)[0]):
+        if key == name:
+            return tuple(_unquote(line.strip()[2:].strip()) for line in more if line.strip().startswith("- "))
+    return ()
 
 
 def dump(fields: Mapping[str, Any], body: str) -> str:
@@ -85,6 +93,14 @@ def _can_be_header(line: str) -> bool:
 
 def _fields(lines: list[str], names: Collection[str] | None = None) -> dict[str, str]:
     fields: dict[str, str] = {}
+    for key, text, more in _entries(lines):
+        if key not in fields and (names is None or key in names):
+            fields[key] = _value(text, more)
+    return fields
+
+
+def _entries(lines: list[str]) -> Iterator[tuple[str, str, list[str]]]:
+    """Key, text and further lines of each field of a header."""
     position = 0
     while position < len(lines):
         line = lines[position]
@@ -96,10 +112,7 @@ def _fields(lines: list[str], names: Collection[str] | None = None) -> dict[str,
         while position < len(lines) and lines[position][:1] in _MORE and _continues(lines[position]):
             more.append(lines[position])
             position += 1
-        key = _key(match[1])
-        if key not in fields and (names is None or key in names):
-            fields[key] = _value(match[2].strip(), more)
-    return fields
+        yield _key(match[1]), match[2].strip(), more
 
 
 def _continues(line: str) -> bool:

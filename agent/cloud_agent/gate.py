@@ -119,6 +119,11 @@ def judge(mail: Mail, own: Collection[str] = ()) -> Gate:
     return Gate("draft", "", signals)
 
 
+def reads(name: str) -> bool:
+    """Whether a header field is looked at here: who keeps a mail without its whole header keeps these."""
+    return name in _READ or name.startswith("list_") or _AUTO_HEADER.fullmatch(name) is not None
+
+
 def _sources(signals: list[Signal]) -> int:
     return len({one.source for one in signals})
 
@@ -281,6 +286,14 @@ _CAMPAIGN_MAILER = re.compile(
 )
 
 
+_LIST_SOFTWARE = "x_mailing_list mailing_list x_beenthere x_mailman_version x_google_group_id x_list".split()
+_READ = frozenset(
+    "from subject to cc reply_to sender return_path in_reply_to references content_type content_class delivered_to"
+    " auto_submitted precedence x_precedence x_auto_response_suppress x_envelope_from x_original_return_path"
+    " x_failed_recipients x_apple_action x_cron_env x_mailer x_spam_flag x_spam_status resent_from".split()
+).union(_SERVICE_HEADERS, _CAMPAIGN_HEADERS, _LIST_SOFTWARE)
+
+
 def _of_headers(look: _Look) -> Iterator[Signal]:
     field, token = look.field, look.token
 
@@ -373,8 +386,6 @@ def _of_calendar(look: _Look) -> Iterator[Signal]:
 
 
 # -- lists -------------------------------------------------------------------------------------------------------------
-
-_LIST_SOFTWARE = "x_mailing_list mailing_list x_beenthere x_mailman_version x_google_group_id x_list".split()
 
 
 def _of_lists(look: _Look) -> Iterator[Signal]:

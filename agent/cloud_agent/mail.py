@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from email.utils import formataddr
 from functools import cached_property
 
-from cloud_agent import frontmatter, message
+from cloud_agent import frontmatter, letter, message
 from cloud_agent.content import Content
 from cloud_agent.marks import visible
 
@@ -21,7 +21,8 @@ MAX_REFERENCES = 50
 
 # Fields of a note that a message may not set: ours; and `received`, a date in a note and a trace in a message.
 _NOTES_OWN = frozenset(
-    "email_id decision reason drafted_as draft_id kept status received priority attachments expires sha256".split()
+    "email_id decision reason drafted_as draft_id kept status received priority attachments expires sha256 flags"
+    " message_sha256".split()
 )
 
 _SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}(?<!\.)")
@@ -50,6 +51,8 @@ class Mail:
 
     `body` is what stands below the front matter, as it is: HTML, or a whole message (`is_message`) with its header.
     `source`: the bytes of the body, where they say more than `body`: of a whole message, and of what is no UTF-8.
+    `is_letter`: intake has read the message before, and the body is what letter.write made of it; `flags` are its
+    findings.
     """
 
     email_id: str
@@ -57,6 +60,8 @@ class Mail:
     body: str
     source: bytes = field(default=b"", repr=False, compare=False)
     is_message: bool = False
+    is_letter: bool = False
+    flags: tuple[str, ...] = ()
 
     @property
     def sender(self) -> str:
@@ -82,6 +87,8 @@ class Mail:
     @cached_property
     def content(self) -> Content:
         """What a person sees of the mail, without what was hidden in it."""
+        if self.is_letter:
+            return letter.read(shown(self.body), self.flags)
         source = self.source or encode(shown(self.body))
         if self.is_message:
             return message.content(source)
@@ -120,7 +127,9 @@ def parse(name: str, raw: bytes) -> Mail:
     """
     fields, body = read_note(raw)
     names_sender = bool(fields.get("from", "").strip())
-    is_message = message.looks_like_message(encode(body[:_HEAD]), traced=names_sender)
+    # Only intake writes this field: a message's own does not count, and who can write notes needs none of it.
+    is_letter = bool(fields.get("message_sha256"))
+    is_message = not is_letter and message.looks_like_message(encode(body[:_HEAD]), traced=names_sender)
     if b"\0" in raw and not is_message:
         raise UnreadableMail("it is a binary file, not text")
     if not body.strip() and not fields.get("subject", "").strip():
@@ -131,7 +140,12 @@ def parse(name: str, raw: bytes) -> Mail:
         headers = message.fields(source or encode(body[: message.MAX_HEADER_BYTES]))
         headers = {key: value for key, value in headers.items() if key not in _NOTES_OWN}
         fields = headers | {key: value for key, value in fields.items() if value.strip() or key not in headers}
-    return Mail(email_id, {key: one_line(shown(value)) for key, value in fields.items()}, body, source, is_message)
+    fields = {key: one_line(shown(value)) for key, value in fields.items()}
+    if not is_letter:
+        return Mail(email_id, fields, body, source, is_message)
+    fields.pop("flags", None)  # our words, and the fields are taken for the sender's
+    flags = frontmatter.items(shown(decode(raw)), "flags")
+    return Mail(email_id, fields, body, source, is_letter=True, flags=flags)
 
 
 _HEAD = 16_384

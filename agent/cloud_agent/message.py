@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from email import message_from_bytes
 from email.message import Message
 from itertools import islice
+from typing import NamedTuple
 
 from cloud_agent import content as content_module
 from cloud_agent.content import Content
@@ -34,9 +35,10 @@ MAX_TEXT_BYTES = 2_000_000  # of all the texts of a message, as they are encoded
 _TOO_LARGE = "the message is too large: its end was not read"
 
 _HEADER = re.compile(rb"([!-9;-~]{1,100})[ \t]*:(.*)", re.DOTALL)
-_ENVELOPE_LINE = re.compile(rb">?From [^\n]*\n")  # of an mbox, or of a mail drop
-_BOM = b"\xef\xbb\xbf"
+# A BOM, empty lines, the line of an mbox or of a mail drop; each that a message went through may have put its own.
+_BEFORE = re.compile(rb"(?>(?:\xef\xbb\xbf|[\r\n]+|>?From [^\n]*\n){0,9})")
 _LINE_END = re.compile(rb"\r\n|\r|\n")
+_HEADER_END = re.compile(rb"\n\r?\n|\r\r")
 # One that is there says that what is read is a message; a person writes `To:` and `Subject:` in a mail's text as well.
 _TRACES = frozenset("received return_path mime_version delivered_to dkim_signature".split())
 _TELLING = _TRACES | {"from", "message_id", "content_type", "date"}
@@ -58,6 +60,22 @@ def looks_like_message(raw: bytes, *, traced: bool = False) -> bool:
         if len(names & _COMMON) >= 2 and names & (_TRACES if traced else _TELLING):
             return True
     return False
+
+
+def has_header(raw: bytes) -> bool:
+    """Whether bytes that are said to be a message begin with a field that messages have, however long those before."""
+    return any(name in _COMMON for name, _ in _header(raw))
+
+
+def start(raw: bytes) -> int:
+    """Where a message begins, behind what programs put before it."""
+    before = _BEFORE.match(raw)
+    return before.end() if before else 0
+
+
+def header_is_too_large(raw: bytes) -> bool:
+    """Whether fields of a message are left out, because of those before them."""
+    return len(raw) > MAX_HEADER_BYTES and _HEADER_END.search(raw, 0, MAX_HEADER_BYTES) is None
 
 
 def fields(raw: bytes) -> dict[str, str]:
@@ -87,11 +105,9 @@ def content(raw: bytes) -> Content:
     Of alternatives the plain text is read, unless it is empty or stands in for the HTML.
     """
     findings = []
-    raw, cut = _bounded(raw.removeprefix(_BOM).lstrip(b"\r\n"))
+    raw, cut = _bounded(raw[start(raw) :])
     if cut:
         findings.append(_TOO_LARGE)
-    if match := _ENVELOPE_LINE.match(raw):
-        raw = raw[match.end() :]
     try:
         message = message_from_bytes(raw)
     except Exception:
@@ -99,7 +115,7 @@ def content(raw: bytes) -> Content:
         shown = content_module.read(decode(raw, ""))
         return Content(shown.text, shown.hidden, (*shown.findings, "the message cannot be taken apart: shown as it is"))
     texts: list[Content] = []
-    listed: list[str] = []
+    listed: list[_Attachment] = []
     pending: list[_Text] = []
     more = size = 0
     for part in _parts(message):
@@ -119,13 +135,15 @@ def content(raw: bytes) -> Content:
         else:
             more += 1
     texts += _chosen(pending)
-    if more:
-        listed.append(f"[{more} more attachments]")
     lines = [text.text.strip("\n") for text in texts if text.text.strip()]
     if listed:
-        lines.append("\n".join(listed))
+        rest = [f"[{more} more attachments]"] if more else []
+        lines.append("\n".join([*(one.line for one in listed), *rest]))
+    attachments = [f"{one.name} ({one.details})" if one.name else one.details for one in listed]
     said = dict.fromkeys([*(sentence for text in texts for sentence in text.findings), *findings])
-    return Content("\n\n".join(lines), " ".join(text.hidden for text in texts if text.hidden), tuple(said))
+    attachments += [f"{more} more"] if more else []
+    hidden = " ".join(text.hidden for text in texts if text.hidden)
+    return Content("\n\n".join(lines), hidden, tuple(said), tuple(attachments))
 
 
 def body(raw: bytes, content_type: str = "", transfer_encoding: str = "") -> Content:
@@ -151,9 +169,8 @@ def body(raw: bytes, content_type: str = "", transfer_encoding: str = "") -> Con
 
 def _header(raw: bytes) -> Iterator[tuple[str, bytes]]:
     """Name and unfolded value of each header field, up to the first line that is none."""
-    block = raw[:MAX_HEADER_BYTES].removeprefix(_BOM).lstrip(b"\r\n")
-    if match := _ENVELOPE_LINE.match(block):
-        block = block[match.end() :]
+    begin = start(raw)
+    block = raw[begin : begin + MAX_HEADER_BYTES]
     name, value = "", [b""]
     position = 0
     while position < len(block):
@@ -349,9 +366,13 @@ def _bounded(raw: bytes) -> tuple[bytes, bool]:
 def _without_long_attachments(raw: bytes) -> bytes:
     kept, done = [], 0
     for start, end in _base64_runs(raw):
-        lines = raw[start:end].split(b"\n", MAX_BASE64_LINES)
-        if len(lines) > MAX_BASE64_LINES and lines[-1]:
-            kept += [raw[done:start], b"\n".join([*lines[:-1], b"[%d bytes]\n" % len(lines[-1])])]
+        place = start - 1  # no copies: it may be most of the message
+        for _ in range(MAX_BASE64_LINES):
+            place = raw.find(b"\n", place + 1, end)
+            if place < 0:
+                break
+        if 0 <= place < end - 1:
+            kept += [raw[done : place + 1], b"[%d bytes]\n" % (end - place - 1)]
             done = end
     return b"".join([*kept, raw[done:]])
 
@@ -386,8 +407,16 @@ class _Text:
         return content_module.read(decode(_payload(self.part), _charset(self.part)), self.part.get_content_type())
 
 
-def _parts(message: Message) -> Iterator[_Text | str | None]:
-    """The texts of a message and lines about its attachments, in their order; None where it has too many parts."""
+class _Attachment(NamedTuple):
+    """What is said of a part that is not shown: `details` are its type and its size, `line` stands in the text."""
+
+    name: str
+    details: str
+    line: str
+
+
+def _parts(message: Message) -> Iterator[_Text | _Attachment | None]:
+    """The texts of a message and its attachments, in their order; None where it has too many parts."""
     stack: list[tuple[Message, int, bool]] = [(message, 0, False)]
     seen = groups = 0
     while stack:
@@ -478,18 +507,19 @@ def _words(text: str) -> list[str]:
     return re.findall(r"[^\W\d_]{2,}", re.sub(r"\w{2,10}://[^\s<>()]+", " ", text.lower()))
 
 
-def _attachment(part: Message, kind: str) -> str:
+def _attachment(part: Message, kind: str) -> _Attachment:
     name = content_module.excerpt(_file_name(part), 120)
-    return f"[attachment: {', '.join(said for said in (name, kind, _size(part)) if said)}]"
+    details = f"{kind}, {_size(part)}"
+    return _Attachment(name, details, f"[attachment: {f'{name}, ' if name else ''}{details}]")
 
 
-def _attached_message(part: Message, kind: str) -> str:
+def _attached_message(part: Message, kind: str) -> _Attachment:
     inner = part.get_payload() if part.is_multipart() else None
     subject = ""
     if kind == "message/rfc822" and isinstance(inner, list) and inner and isinstance(inner[0], Message):
         subject = _decoded_words(_raw_field(inner[0], "subject"), addresses=False)
     name = content_module.excerpt(subject, 120) or content_module.excerpt(_file_name(part), 120)
-    return f"[attached message: {name}]" if name else f"[attachment: {kind}]"
+    return _Attachment(name, kind, f"[attached message: {name}]" if name else f"[attachment: {kind}]")
 
 
 def _size(part: Message) -> str:

@@ -46,10 +46,11 @@ class ForbiddenPath(Exception):
 
 
 class Vault:
-    """The vault of one agent. Paths are relative, with `/`."""
+    """The vault of one agent. Paths are relative, with `/`. Only `intake` lays mails into the inbox."""
 
-    def __init__(self, root: Path, agent_name: str = "cloud") -> None:
+    def __init__(self, root: Path, agent_name: str = "cloud", *, intake: bool = False) -> None:
         self.root = root
+        self.intake = intake
         self.in_progress = f"{IN_PROGRESS}/{agent_name}"
 
     def read(self, path: str) -> bytes:
@@ -74,6 +75,21 @@ class Vault:
 
     def exists(self, path: str) -> bool:
         return os.path.lexists(self.root / path)
+
+    def is_file(self, path: str) -> bool:
+        """Whether a regular file lies there, and no link or folder."""
+        try:
+            return stat.S_ISREG(os.stat(self._real(path), follow_symlinks=False).st_mode)
+        except (FileNotFoundError, NotADirectoryError, ForbiddenPath):
+            return False
+
+    def folders(self, folder: str) -> list[str]:
+        """Paths of the folders in a folder, sorted; none where there is no such folder."""
+        try:
+            with os.scandir(self.folder(folder)) as entries:
+                return sorted(f"{folder}/{entry.name}" for entry in entries if entry.is_dir(follow_symlinks=False))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
 
     def names(self, folder: str) -> list[str]:
         """Names of the regular `.md` files of a folder, sorted; none where there is no such folder."""
@@ -212,11 +228,15 @@ class Vault:
             or (folder == PENDING and pure.name.startswith(DRAFT_PREFIX))
             or (folder in (self.in_progress, NEEDS_ACTION, DONE, SKIPPED) and is_mail_name(pure.name))
             or folder in (UNPARSEABLE, AUDIT, "Logs/API_Usage")
+            or (self.intake and folder == INBOX and is_mail_name(pure.name))
         )
         if not allowed:
             raise ForbiddenPath(f"Cloud does not write {path}")
         resolved = self._resolve(path)
-        resolved.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            resolved.parent.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:  # to `write_numbered` that would be a name that is taken, and so would all others
+            raise NotADirectoryError(errno.ENOTDIR, "not a folder", str(resolved.parent)) from None
         return resolved
 
     def _removable(self, path: str) -> Path:

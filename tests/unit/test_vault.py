@@ -237,3 +237,10 @@ def test_an_idle_pass_reads_no_stored_file(desk: Desk, monkeypatch: pytest.Monke
     desk.write("Done/Email/EMAIL_new.md", "---\nemail_id: new\nsubject: s\n---\nx\n")
     desk.run()
     assert read == ["Done/Email/EMAIL_new.md"]
+
+
+def test_a_file_in_the_place_of_a_folder_is_told(vault: Vault) -> None:
+    (vault.root / "Pending_Approval").mkdir()
+    (vault.root / "Pending_Approval/Email").write_bytes(b"")
+    with pytest.raises(NotADirectoryError):
+        vault.write_numbered("Pending_Approval/Email/EMAIL_DRAFT_x.md", b"x")
