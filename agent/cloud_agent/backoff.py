@@ -1,8 +1,8 @@
-"""When to call Claude again after an outage. Pure: time is an argument."""
+"""When to call again whoever did not answer: Claude, a mailbox. Pure: time is an argument."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 FIRST_SECONDS = 10.0
@@ -15,15 +15,18 @@ class Backoff:
 
     failures: int = 0
     until: datetime | None = None
+    first: float = FIRST_SECONDS
+    longest: float = LONGEST_SECONDS
 
     def after_failure(self, now: datetime, at_least: float = 0.0) -> Backoff:
-        """10 s, 20 s, 40 s … 300 s; longer where the API asks for it (`at_least`, seconds), up to the same bound."""
-        pause = min(max(FIRST_SECONDS * 2 ** min(self.failures, 10), at_least), LONGEST_SECONDS)
-        return Backoff(self.failures + 1, now + timedelta(seconds=pause))
+        """10 s, 20 s, 40 s … 300 s, or by other bounds; longer where that is asked for (`at_least`, seconds), up to the
+        same bound."""
+        pause = min(max(self.first * 2 ** min(self.failures, 10), at_least), self.longest)
+        return replace(self, failures=self.failures + 1, until=now + timedelta(seconds=pause))
 
     def left(self, now: datetime) -> float:
         """Seconds until the next call may be made. A clock that was set back makes nobody wait longer than ever."""
         if self.until is None:
             return 0.0
         left = (self.until - now).total_seconds()
-        return left if 0.0 < left <= LONGEST_SECONDS else 0.0
+        return left if 0.0 < left <= self.longest else 0.0
