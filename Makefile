@@ -10,7 +10,7 @@ SOURCES := agent ansible tests molecule benchmarks evals
 COMPILE := --quiet --strip-extras --allow-unsafe --no-emit-index-url --no-emit-trusted-host --no-emit-find-links
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down test test-arm64 lint unit soak molecule eval bench bench-deploy bench-drafting bench-sync oracle docs lock clean
+.PHONY: help demo demo-down test test-arm64 lint unit soak soak-watch molecule eval bench bench-deploy bench-drafting bench-intake bench-sync bench-watch oracle docs lock clean
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -40,6 +40,9 @@ SOAK_MINUTES ?= 60
 soak: .venv/.installed ## Two clones, a remote and every fault, for SOAK_MINUTES (60)
 	SOAK_MINUTES=$(SOAK_MINUTES) $(BIN)/pytest -q -s tests/integration/test_sync_states.py
 
+soak-watch: .venv/.installed ## A mailbox, the watcher and every fault, for SOAK_MINUTES (60)
+	SOAK_MINUTES=$(SOAK_MINUTES) $(BIN)/pytest -q -s tests/integration/test_watch_storm.py
+
 SCENARIOS ?= default firewall fleet oracle upgrade
 molecule: .venv/.oracle ## The acceptance tests and all else that machines made by the playbook have to show
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/molecule test $(SCENARIOS:%=--scenario-name=%)
@@ -59,20 +62,28 @@ bench-sync: .venv/.installed ## A sync cycle against the plain git sequence, at 
 	$(BIN)/python -m benchmarks.sync --resident
 	$(BIN)/python -m benchmarks.sync --ssh --sizes 1000 50000
 
+bench-watch: .venv/.installed ## From a new message in Dovecot to its mail and its draft: about 6 minutes
+	$(BIN)/python -m benchmarks.watch
+
 bench-deploy: .venv/.installed ## A run that changes nothing against a ping, and an upgrade, on the machine of a running `make demo`
 	$(BIN)/python -m benchmarks.deploy
 
 bench-drafting: .venv/.installed ## From a mail to its draft, with 10 and 10,000 decided mails: about 5 minutes
 	$(BIN)/python -m benchmarks.drafting
 
+bench-intake: .venv/.installed ## Messages a second through intake against the bare parser
+	$(BIN)/python -m benchmarks.intake
+
 docs: .venv/.installed ## docs/variables.md anew, from the roles' argument specs
 	$(BIN)/python -m tests.variables
 
-lock: .venv/.installed ## Pin again what requirements.in and agent/requirements.in ask for
+lock: .venv/.installed ## Pin again what requirements.in, agent/requirements.in and agent/requirements-alerts.in ask for
 	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile $(COMPILE) --output-file requirements.txt requirements.in
 	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile $(COMPILE) --output-file requirements-oracle.txt requirements-oracle.in
 	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile $(COMPILE) --generate-hashes \
 	  --output-file agent/requirements.lock agent/requirements.in
+	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile $(COMPILE) --generate-hashes \
+	  --constraint agent/requirements.lock --output-file agent/requirements-alerts.lock agent/requirements-alerts.in
 
 clean: ## Remove the virtual environment and all caches
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .ansible

@@ -1,27 +1,36 @@
-"""The command `cloud-agent`: check, draft, sync, status."""
+"""The command `cloud-agent`: check, draft, sync, intake, watch, status, alert."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import ctypes
+import itertools
 import json
 import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, ParamSpec
 
 from cloud_agent import __version__, config, loop, models, status
+from cloud_agent.alerting import settings as alerting
 from cloud_agent.state import Result, State, utc_now
 
 # sysexits.h
 EX_OK = 0
+EX_DATAERR = 65
 EX_TEMPFAIL = 75
 EX_CONFIG = 78
+
+# What stands for standard input among file names.
+STDIN = "-"
+
+# What procmail and maildrop tell every program that they start: where sendmail is. The loops refuse it.
+DELIVERY_AGENTS_OWN = frozenset(("SENDMAIL", "SENDMAILFLAGS"))
 
 # Between two passes, however much arrives: what cannot be settled must not keep a core busy.
 PAUSE_SECONDS = 0.05
@@ -43,20 +52,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command == "check":
         return _check(env_file)
     _log_to_console()
+    environ: Mapping[str, str] = os.environ
+    if options.command == "intake":
+        environ = {name: value for name, value in environ.items() if name not in DELIVERY_AGENTS_OWN}
     try:
-        settings = config.load(env_file, os.environ)
+        settings = config.load(env_file, environ)
     except config.ConfigError as error:
         for problem in error.problems:
             print(f"cloud-agent: {problem}", file=sys.stderr)
-        return EX_CONFIG
+        # A mail server bounces what ends with 78, and tries again what ends with 75 (sysexits.h).
+        return EX_TEMPFAIL if options.command == "intake" and STDIN in options.files else EX_CONFIG
+    if options.command == "intake":
+        return _intake(settings, options.files)
     for warning in config.warnings(env_file):
         log.info("%s", warning)
     if options.command == "draft":
-        return _draft(settings, once=options.once)
+        return _draft(settings, env_file, once=options.once)
     if options.command == "sync":
         if options.now:
             return _sync_now(settings)
-        return _sync(settings, once=options.once, allow_deletions=options.allow_deletions)
+        return _sync(settings, env_file, once=options.once, allow_deletions=options.allow_deletions)
+    if options.command == "watch":
+        return _watch(settings, env_file, once=options.once)
+    if options.command == "alert":
+        return _alert(settings, test=options.test)
     return _status(settings, as_json=options.json)
 
 
@@ -78,6 +97,12 @@ def _parser() -> argparse.ArgumentParser:
     which.add_argument("--once", action="store_true", help="one cycle: commit, merge, push")
     which.add_argument("--now", action="store_true", help="ask the running loop for a cycle at once")
     sync.add_argument("--allow-deletions", action="store_true", help="with --once: a mass deletion is meant")
+    intake = commands.add_parser("intake", help="take messages (RFC 5322) into the inbox")
+    intake.add_argument("files", nargs="+", metavar="FILE", help="a message, an mbox, a Maildir; - for standard input")
+    watch = commands.add_parser("watch", help="take what arrives in a mailbox into the inbox, for ever; only reads it")
+    watch.add_argument("--once", action="store_true", help="one look at the mailbox")
+    alert = commands.add_parser("alert", help="tell the owner what is due; the loops start this by themselves")
+    alert.add_argument("--test", action="store_true", help="send a test message on each channel, and say what happened")
     show = commands.add_parser("status", help="the loops' last beat, queues, spend, alerts")
     show.add_argument("--json", action="store_true", help="for a program")
     for command in commands.choices.values():
@@ -88,6 +113,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _check(env_file: Path) -> int:
     settings, problems = config.inspect(env_file, os.environ)
+    if settings is not None and settings.alerts is not None and not problems:
+        from cloud_agent.alerting import channels  # heavy, and what Apprise says is worth it here alone
+
+        problems += channels.problems(settings.alerts)
     for warning in [*config.warnings(env_file), *_warnings(settings)]:
         print(f"warning: {warning}")
     for problem in problems:
@@ -100,10 +129,14 @@ def _warnings(settings: config.Config | None) -> list[str]:
     if settings is None:
         return []
     budgeted = settings.budget_usd_per_day is not None or settings.budget_usd_per_week is not None
-    return models.warnings(settings.claude_model, budgeted, utc_now().date())
+    return [
+        *config.mailbox_warnings(settings),
+        *models.warnings(settings.claude_model, budgeted, utc_now().date()),
+        *(alerting.warnings(settings.alerts) if settings.alerts is not None else []),
+    ]
 
 
-def _draft(settings: config.Config, *, once: bool) -> int:
+def _draft(settings: config.Config, env_file: Path, *, once: bool) -> int:
     signals = loop.Signals()
     signals.install()  # first: what comes now takes a second, and a stop in it is a stop as any
     _share_one_arena()
@@ -116,6 +149,7 @@ def _draft(settings: config.Config, *, once: bool) -> int:
     drafter = Claude(settings.claude_api_key, settings.claude_model, settings.claude_base_url, sleep=signals.sleep)
     orchestrator = Orchestrator(settings, drafter, state, utc_now, signals.stop)
     log.info("cloud_orchestrator initialised: vault %s, model %s", settings.vault_path, settings.claude_model)
+    look = _look(settings, env_file, state, once)
     statuses: list[int] = []
 
     def step(cycle: int) -> float | None:
@@ -136,6 +170,7 @@ def _draft(settings: config.Config, *, once: bool) -> int:
             log.exception("the pass failed")
             result, message = "failed", f"{type(error).__name__}: {error}"
         _beat(state, "draft", cycle, started, result, once, message=message)
+        look()
         if cycle == 1 or report.answered or report.moved:
             _give_memory_back()
         statuses[:] = [EX_CONFIG if refused else _exit_status(result)]
@@ -158,13 +193,14 @@ def _draft(settings: config.Config, *, once: bool) -> int:
     os._exit(ended)  # a call to Claude that is still open would hold the exit up; its mail is in the inbox
 
 
-def _sync(settings: config.Config, *, once: bool, allow_deletions: bool) -> int:
+def _sync(settings: config.Config, env_file: Path, *, once: bool, allow_deletions: bool) -> int:
     signals = loop.Signals()
     signals.install()
     from cloud_agent.sync import Syncer
 
     state = State(settings.state_path)
     syncer = Syncer(settings, state, utc_now, sleep=signals.sleep, watching=not once, stopping=signals.stop.is_set)
+    look = _look(settings, env_file, state, once)
     statuses: list[int] = []
 
     def step(cycle: int) -> None:
@@ -185,6 +221,7 @@ def _sync(settings: config.Config, *, once: bool, allow_deletions: bool) -> int:
             log.exception("the cycle failed")
             result, message = "failed", f"{type(error).__name__}: {error}"
         _beat(state, "sync", cycle, started, result, once, message=message, held=held)
+        look()
         statuses[:] = [_exit_status(result)]
 
     if once:
@@ -195,12 +232,164 @@ def _sync(settings: config.Config, *, once: bool, allow_deletions: bool) -> int:
     return EX_OK
 
 
+def _watch(settings: config.Config, env_file: Path, *, once: bool) -> int:
+    if settings.mailbox is None:
+        print("cloud-agent: no mailbox is set: IMAP_HOST, or MAILDIR_PATH (docs/mailbox.md)", file=sys.stderr)
+        return EX_CONFIG
+    signals = loop.Signals()
+    signals.install()
+    _share_one_arena()
+    from cloud_agent import watching
+
+    state = State(settings.state_path)
+    ended = _ended_before_watching(state, signals, once)
+    if ended is not None:
+        return ended
+    source = watching.source_of(settings.mailbox, settings, utc_now)
+    watcher = watching.make(settings, source, env_file, state, utc_now, signals.stop)
+    bell = watching.Bell(signals.wake)
+    log.info("mail_watcher initialised: %s", source.name)
+    look = _look(settings, env_file, state, once)
+    statuses: list[int] = []
+
+    def step(cycle: int) -> float | None:
+        started = utc_now()
+
+        def beat(report: watching.Report, result: Result = "later", *, underway: bool = False) -> None:
+            more = {"taken": report.taken, "missed": report.missed, "refused": report.refused}
+            _beat(state, "watch", cycle, started, result, once, message=report.message, underway=underway, **more)
+
+        report, listening = watching.Report("failed"), False
+        try:
+            bell.disarm()
+            if cycle == 1:
+                beat(watching.Report(message="the mailbox is asked"), underway=True)
+            report = watcher.run_pass(_now_and_then(lambda report: beat(report, underway=True), at_once=False))
+            if report.taken or report.known or report.missed:
+                log.info("%d taken, %d known already, %d left there", report.taken, report.known, report.missed)
+            if not once and not signals.stop.is_set():
+                descriptor = watcher.listen()
+                listening = descriptor is not None
+                bell.arm(descriptor)
+        except Exception as error:  # as in the draft loop
+            log.exception("the pass failed")
+            source.close()
+            report.result, report.message = "failed", f"{type(error).__name__}: {error}"
+        beat(report, report.result)
+        look()
+        if report.taken or report.known:
+            _give_memory_back()
+        statuses[:] = [EX_CONFIG if report.refused else _exit_status(report.result)]
+        return watching.next_look(report.retry_in, listening)
+
+    if once:
+        step(1)
+    else:
+        interval = settings.watch_interval_seconds
+        log.info("mail_watcher started: it looks when something arrives, and every %g s", interval)
+        loop.run(step, interval, signals, PAUSE_SECONDS)
+    bell.disarm()
+    source.leave()
+    return statuses[0] if once else EX_OK
+
+
+def _ended_before_watching(state: State, signals: loop.Signals, once: bool) -> int | None:
+    """Wait until no other process watches: one at a time, and the one before may be about to end. None, or the exit
+    status where it does not come to that."""
+    from cloud_agent import watching
+
+    while watching.sole(state.process_lock("watch")) is None:
+        if once:
+            print("cloud-agent: mail_watcher is running: it looks at the mailbox by itself", file=sys.stderr)
+            return EX_TEMPFAIL
+        if signals.sleep(0.2):
+            return EX_OK
+    return None
+
+
 def _sync_now(settings: config.Config) -> int:
     fault = status.ask_for_cycle(State(settings.state_path))
     if fault:
         print(f"cloud-agent: {fault}")
         return EX_TEMPFAIL
     return EX_OK
+
+
+def _intake(settings: config.Config, names: Sequence[str]) -> int:
+    """Take messages in, each told in a line. Whatever goes wrong with the vault ends with 75: who brought the mail
+    keeps it then, and brings it again."""
+    ended = EX_OK
+    from cloud_agent.intake import Intake, Known, NoMessage, SetAside, Taken, messages, read
+    from cloud_agent.vault import ForbiddenPath
+
+    try:
+        intake = Intake(settings, State(settings.state_path), utc_now)
+        for name in names:
+            said = "standard input" if name == STDIN else name
+            found = iter([read(sys.stdin.buffer)]) if name == STDIN else messages(Path(name))
+            for number in itertools.count(1):
+                where = said if number == 1 else f"{said}, message {number}"
+                try:
+                    raw = next(found, None)
+                except OSError as error:
+                    _say(
+                        f"{where}: cannot be read ({error.strerror}): name a message, an mbox or a Maildir", wrong=True
+                    )
+                    ended = EX_DATAERR
+                    break
+                if raw is None:
+                    break
+                try:
+                    outcome = intake.take(raw)
+                except NoMessage as reason:
+                    _say(f"{where}: no message: {reason}", wrong=True)
+                    ended = EX_DATAERR
+                    continue
+                what = {Taken: "taken", Known: "known", SetAside: "set aside"}[type(outcome)]
+                _say(f"{where}: {what}, {outcome.path}")
+    except Exception as error:
+        if not isinstance(error, OSError | ForbiddenPath):
+            log.exception("intake stopped: this is a fault of the program")
+        _say(f"the vault cannot be written ({error}): what was not taken is to be brought again", wrong=True)
+        return EX_TEMPFAIL
+    return ended
+
+
+def _say(text: str, *, wrong: bool = False) -> None:
+    """Print a line, if anybody listens: whether a mail was taken does not hang on it."""
+    line = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    stream = sys.stderr if wrong else sys.stdout
+    try:
+        print(f"cloud-agent: {line}" if wrong else line, file=stream, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # Python flushes it again at its end
+
+
+def _alert(settings: config.Config, *, test: bool) -> int:
+    if settings.alerts is None:
+        print("cloud-agent: nothing to tell the owner by: set ALERT_URLS or ALERT_MCP_… (docs/operations.md, Alerts)")
+        return EX_CONFIG
+    from cloud_agent.alerting import teller
+
+    state = State(settings.state_path)
+    if test:
+        good = teller.test(settings, state, lambda line: print(line, flush=True))
+    else:
+        teller.become_sender()
+        good = teller.send_due(settings, state, utc_now)
+    teller.leave(EX_OK if good else EX_TEMPFAIL)
+    raise AssertionError("it left")
+
+
+def _look(settings: config.Config, env_file: Path, state: State, once: bool) -> Callable[[], None]:
+    """What a loop does after each step: have told what is due. A step by hand tells nobody: its person is there."""
+    if settings.alerts is None or once:
+        return lambda: None
+    from cloud_agent.alerting.teller import Teller
+
+    # -P: a folder that the loop happens to stand in is no place to import from.
+    command = [sys.executable, "-P", "-m", "cloud_agent", "--env-file", str(env_file.absolute()), "alert"]
+    return Teller(settings, state, utc_now, command).look
 
 
 def _status(settings: config.Config, *, as_json: bool) -> int:
@@ -256,4 +445,5 @@ def _log_to_console() -> None:
     for handler in (normal, wrong):
         handler.setFormatter(form)
     logging.basicConfig(level=logging.INFO, handlers=[normal, wrong])
-    logging.getLogger("httpx2").setLevel(logging.WARNING)
+    for library in ("httpx2", "imapclient"):
+        logging.getLogger(library).setLevel(logging.WARNING)

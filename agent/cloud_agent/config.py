@@ -5,15 +5,19 @@ The file wins over the process environment, so that what was checked is what run
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 
+from cloud_agent.alerting import settings as alerting
+from cloud_agent.kept import Keep
 from cloud_agent.mail import bare_addresses
 from cloud_agent.vault import LOCAL
 
@@ -65,6 +69,49 @@ class ConfigError(Exception):
 
 
 @dataclass(frozen=True)
+class OAuth:
+    """How access tokens are had for a refresh token (RFC 6749 §6)."""
+
+    token_url: str
+    client_id: str
+    client_secret: str = field(repr=False)  # "" for a public client
+    refresh_token: str = field(repr=False)
+    scope: str  # "": as granted
+
+
+@dataclass(frozen=True)
+class ImapBox:
+    """A folder of an IMAP account. `tls`: implicit, starttls, or none, which only loopback may have."""
+
+    host: str
+    port: int
+    tls: str
+    ca_file: Path | None
+    user: str
+    password: str = field(repr=False)  # "" with oauth
+    oauth: OAuth | None
+    folder: str
+
+
+@dataclass(frozen=True)
+class GmailBox:
+    """A label of a Gmail account, over Gmail's API: its IMAP has no read-only permission."""
+
+    api_url: str
+    ca_file: Path | None
+    user: str
+    oauth: OAuth
+    label: str
+
+
+@dataclass(frozen=True)
+class MaildirBox:
+    """A Maildir that something else fills."""
+
+    path: Path
+
+
+@dataclass(frozen=True)
 class Config:
     """Valid settings. Paths are absolute; intervals are seconds; budgets are US dollars or None."""
 
@@ -84,6 +131,23 @@ class Config:
     budget_usd_per_week: float | None
     claim: bool = False
     owner_addresses: frozenset[str] = frozenset()  # lower case
+    mailbox: ImapBox | GmailBox | MaildirBox | None = None  # what `watch` reads
+    watch_interval_seconds: float = 60.0
+    watch_since_days: float = 0.0
+    keep: Keep | None = None  # None: of a message nothing but its mail is kept
+    alerts: alerting.Alerts | None = None  # None: the owner is told by the Dashboard alone
+
+    @property
+    def secrets(self) -> list[str]:
+        """The credentials that are settings, which must never be committed."""
+        oauth = self.mailbox.oauth if isinstance(self.mailbox, ImapBox | GmailBox) else None
+        found = [
+            self.claude_api_key,
+            self.mailbox.password if isinstance(self.mailbox, ImapBox) else "",
+            *((oauth.refresh_token, oauth.client_secret) if oauth is not None else ()),
+            *(self.alerts.secrets if self.alerts is not None else ()),
+        ]
+        return [secret for secret in found if secret]
 
     def __repr__(self) -> str:
         return f"Config(vault_path={str(self.vault_path)!r}, agent_name={self.agent_name!r})"  # never a secret
@@ -123,7 +187,7 @@ def inspect(env_file: Path, environ: Mapping[str, str]) -> tuple[Config | None, 
         ]
 
     values = {**environ, **{name: value for name, value in (in_file or {}).items() if value is not None}}
-    reader = _Reader(values, problems)
+    reader = Reader(values, problems)
     vault_text = reader.required("VAULT_PATH", "set it to the folder of the vault")
     remote = reader.required("GIT_REMOTE_URL", "set it to the vault's remote, e.g. git@github.com:you/vault.git")
     api_key = reader.required("CLAUDE_API_KEY", "set it to an API key of the Claude console")
@@ -147,18 +211,19 @@ def inspect(env_file: Path, environ: Mapping[str, str]) -> tuple[Config | None, 
     branch = reader.text("GIT_BRANCH", "main")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/-]*", branch):
         problems.append("GIT_BRANCH is not a branch name: e.g. GIT_BRANCH=main")
-    state = reader.path("STATE_PATH") or (vault.parent / "state" if vault is not None else Path("state").absolute())
-    if vault is not None and state.is_relative_to(vault):
-        problems.append("STATE_PATH lies inside the vault: put it beside the vault, it must not be synced")
-    elif not _could_write(state):
-        problems.append("STATE_PATH cannot be written by this user: give the folder to the agent's user")
+    state = _state(reader, vault)
     base_url = reader.text("CLAUDE_BASE_URL", "")
     if base_url and not re.match(r"https?://[^/\s]", base_url):
         problems.append("CLAUDE_BASE_URL is no http(s) URL: e.g. CLAUDE_BASE_URL=https://gateway.example.org")
     draft_interval = reader.number("DRAFT_INTERVAL_SECONDS", 300, 1)
     sync_interval = reader.number("SYNC_INTERVAL_SECONDS", 60, 1)
     concurrency = int(reader.number("DRAFT_CONCURRENCY", 4, 1))
+    mailbox, keep = _mailbox(reader), _keep(reader, vault)
+    watch_interval = reader.number("WATCH_INTERVAL_SECONDS", 60, 1)
+    since_days = reader.number("WATCH_SINCE_DAYS", 0, 0)
     budget_day, budget_week = reader.budget("BUDGET_USD_PER_DAY"), reader.budget("BUDGET_USD_PER_WEEK")
+    owner_addresses = reader.addresses("OWNER_ADDRESSES")
+    alerts = alerting.read(reader, owner_addresses)
     if vault is None or remote is None or api_key is None:
         return None, problems
     config = Config(
@@ -177,9 +242,128 @@ def inspect(env_file: Path, environ: Mapping[str, str]) -> tuple[Config | None, 
         budget_usd_per_day=budget_day,
         budget_usd_per_week=budget_week,
         claim=claim,
-        owner_addresses=reader.addresses("OWNER_ADDRESSES"),
+        owner_addresses=owner_addresses,
+        alerts=alerts,
+        mailbox=mailbox,
+        watch_interval_seconds=watch_interval,
+        watch_since_days=since_days,
+        keep=keep,
     )
     return config, problems
+
+
+def _state(reader: Reader, vault: Path | None) -> Path:
+    state = reader.path("STATE_PATH") or (vault.parent / "state" if vault is not None else Path("state").absolute())
+    if vault is not None and state.is_relative_to(vault):
+        reader.problems.append("STATE_PATH lies inside the vault: put it beside the vault, it must not be synced")
+    elif not _could_write(state):
+        reader.problems.append("STATE_PATH cannot be written by this user: give the folder to the agent's user")
+    return state
+
+
+def _keep(reader: Reader, vault: Path | None) -> Keep | None:
+    most = reader.number("INTAKE_KEEP_MB", 1000, 1)
+    folder = reader.path("INTAKE_KEEP_PATH")
+    if folder is None:
+        return None
+    if vault is not None and folder.resolve().is_relative_to(vault.resolve()):
+        reader.problems.append("INTAKE_KEEP_PATH lies inside the vault: put it elsewhere, it must not be synced")
+    elif not _could_write(folder):
+        reader.problems.append("INTAKE_KEEP_PATH cannot be written by this user: give the folder to the agent's user")
+    return Keep(folder, int(most * 1_000_000))
+
+
+# Token endpoints, and the scope that is asked for, from the providers' documentation (2026-11): "Choose Gmail API
+# scopes"; "Authenticate an IMAP, POP or SMTP connection using OAuth". IMAP.AccessAsUser.All reads and changes mail; to
+# send takes SMTP.Send. Google is asked for no scope: its answer then names all that the token may (oauth.py looks).
+GMAIL_API_URL = "https://gmail.googleapis.com"
+_GOOGLE = ("https://oauth2.googleapis.com/token", "")
+_MICROSOFT = (
+    "https://login.microsoftonline.com/common/oauth2/v2.0/token",
+    "https://outlook.office.com/IMAP.AccessAsUser.All offline_access",
+)
+_GMAIL_HOSTS = ("imap.gmail.com", "imap.googlemail.com")
+_MICROSOFT_HOSTS = ("outlook.office365.com", "outlook.office.com", "imap-mail.outlook.com")
+
+
+def _mailbox(reader: Reader) -> ImapBox | GmailBox | MaildirBox | None:
+    """The mailbox that `watch` reads, None where none is configured; what is wrong with it becomes a problem."""
+    problems = reader.problems
+    maildir, host = reader.path("MAILDIR_PATH"), reader.text("IMAP_HOST", "")
+    if maildir is not None and host:
+        problems.append("IMAP_HOST and MAILDIR_PATH are both set: one agent watches one mailbox, remove one of them")
+        return None
+    if maildir is not None:
+        if not all((maildir / name).is_dir() for name in ("new", "cur")):
+            problems.append("MAILDIR_PATH names no Maildir (a folder with new/ and cur/): correct the path")
+        return MaildirBox(maildir)
+    if not host:
+        for name in ("IMAP_USER", "IMAP_PASSWORD", "IMAP_OAUTH_REFRESH_TOKEN"):
+            if reader.text(name, ""):
+                problems.append(f"{name} is set, and IMAP_HOST is not: set it to the name of your mail server")
+        return None
+    user = reader.required("IMAP_USER", "set it to the name that you log in with, mostly the address") or ""
+    password = reader.values.get("IMAP_PASSWORD", "")
+    ca_file = reader.path("IMAP_CA_FILE")
+    if ca_file is not None and not ca_file.is_file():
+        problems.append("IMAP_CA_FILE names no file: put the server's CA certificate (PEM) there, or correct the path")
+    folder = reader.text("IMAP_FOLDER", "INBOX")
+    oauth = _oauth(reader, host)
+    if password and oauth is not None:
+        problems.append("IMAP_PASSWORD and IMAP_OAUTH_REFRESH_TOKEN are both set: remove the password")
+    elif not password and oauth is None:
+        problems.append("neither IMAP_PASSWORD nor IMAP_OAUTH_REFRESH_TOKEN is set: docs/mailbox.md says which")
+    api_url = reader.text("GMAIL_API_URL", GMAIL_API_URL if host.lower() in _GMAIL_HOSTS else "")
+    if oauth is not None and api_url:
+        if not _is_safe_url(api_url):
+            problems.append(f"GMAIL_API_URL is no https URL: e.g. GMAIL_API_URL={GMAIL_API_URL}")
+        return GmailBox(api_url.rstrip("/"), ca_file, user, oauth, folder)
+    port = int(reader.number("IMAP_PORT", 993, 1))
+    tls = reader.text("IMAP_TLS", "starttls" if port == 143 else "implicit").lower()
+    if tls not in ("implicit", "starttls", "none"):
+        problems.append("IMAP_TLS is none of implicit, starttls, none: leave it out, the port says which")
+    elif tls == "none" and not _is_loopback(host):
+        problems.append("IMAP_TLS=none would send mail and password in plain text: it is for this machine alone")
+    return ImapBox(host, port, tls, ca_file, user, password, oauth, folder)
+
+
+def _oauth(reader: Reader, host: str) -> OAuth | None:
+    token = reader.text("IMAP_OAUTH_REFRESH_TOKEN", "")
+    if not token:
+        return None
+    known = {**dict.fromkeys(_GMAIL_HOSTS, _GOOGLE), **dict.fromkeys(_MICROSOFT_HOSTS, _MICROSOFT)}
+    default_url, default_scope = known.get(host.lower(), ("", ""))
+    client = reader.required("IMAP_OAUTH_CLIENT_ID", "set it to the client that the refresh token was made for") or ""
+    url = reader.text("IMAP_OAUTH_TOKEN_URL", default_url)
+    if not _is_safe_url(url):
+        reader.problems.append("IMAP_OAUTH_TOKEN_URL is no https URL: set it to your provider's token endpoint")
+    scope = reader.text("IMAP_OAUTH_SCOPE", default_scope)
+    return OAuth(url, client, reader.text("IMAP_OAUTH_CLIENT_SECRET", ""), token, scope)
+
+
+def _is_safe_url(url: str) -> bool:
+    """https, or http to this machine: tokens go there."""
+    parts = urlsplit(url)
+    return bool(parts.hostname) and (
+        parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(parts.hostname or ""))
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def mailbox_warnings(settings: Config) -> list[str]:
+    """What the mailbox's credential could do besides reading."""
+    if isinstance(settings.mailbox, ImapBox) and settings.mailbox.password:
+        return [
+            "IMAP_PASSWORD can also send at most providers: use OAuth, or a mailbox that only receives"
+            " (docs/security.md, The mailbox)"
+        ]
+    return []
 
 
 def warnings(env_file: Path) -> list[str]:
@@ -258,7 +442,7 @@ def _same_file(one: Path, other: Path) -> bool:
     return os.path.realpath(one) == os.path.realpath(other)
 
 
-class _Reader:
+class Reader:
     """Reads single values and notes what is wrong with them."""
 
     def __init__(self, values: Mapping[str, str], problems: list[str]) -> None:

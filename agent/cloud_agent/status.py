@@ -12,7 +12,8 @@ from typing import Any, TypeGuard
 
 from cloud_agent import audit, usage
 from cloud_agent.config import Config
-from cloud_agent.state import State
+from cloud_agent.kept import kept
+from cloud_agent.state import State, iso
 from cloud_agent.vault import INBOX, LOCAL, NEEDS_ACTION, PENDING, Vault, lock
 
 # A beat may be late by one more interval and the longest step before the loop counts as not living.
@@ -23,20 +24,17 @@ def collect(config: Config, now: datetime) -> dict[str, Any]:
     """Everything `status` shows, ready for JSON. `healthy` is what the exit status says."""
     vault = Vault(config.vault_path, config.agent_name)
     state = State(config.state_path)
-    loops = {
-        name: _loop(name, state.read_beat(name), interval, now)
-        for name, interval in (("draft", config.draft_interval_seconds), ("sync", config.sync_interval_seconds))
-    }
-    # On the owner's own machine nothing need draft.
-    judged = [loop for name, loop in loops.items() if loop["finished"] or config.agent_name != LOCAL or name == "sync"]
-    last_sync = loops["sync"].get("succeeded") or None
+    found = loops(config, state, now)
+    last_sync = found["sync"].get("succeeded") or None
     checked = _audit(vault, state, now)
-    alerts = [{"key": key, **alert} for key, alert in sorted(state.alerts().items())]
+    alerts = [{"key": key, **alert} for key, alert in sorted(alerts_of(config, state).items())]
+    told = _told(config, state, now)
     return {
-        "healthy": all(loop["alive"] and loop["result"] == "ok" for loop in judged)
+        "healthy": all(loop["alive"] and loop["result"] == "ok" for loop in judged(found, config).values())
         and not alerts
-        and not checked.fault,
-        "loops": loops,
+        and not checked.fault
+        and not any(channel["broken"] for channel in told["channels"]),
+        "loops": found,
         "queues": {
             "inbox": len([name for name in vault.names(INBOX) if name.startswith("EMAIL_")]),
             "in_progress": len(vault.names(vault.in_progress)),
@@ -44,9 +42,11 @@ def collect(config: Config, now: datetime) -> dict[str, Any]:
             "needs_action": len(vault.names(NEEDS_ACTION)),
         },
         "last_sync": last_sync,
-        "last_sync_age_seconds": _age(last_sync, now),
+        "last_sync_age_seconds": age(last_sync, now),
         **_spend(config, vault, now.date()),
+        "kept": _kept(config),
         "alerts": alerts,
+        "told": told,
         "audit": {"entries": checked.entries, "fault": checked.fault},
     }
 
@@ -66,15 +66,19 @@ def render(report: dict[str, Any]) -> str:
         f"  mail: {queues['inbox']} in the inbox, {queues['pending_approval']} drafts wait for approval, "
         f"{queues['needs_action']} need a person"
     )
-    age = report["last_sync_age_seconds"]
-    lines.append(f"synced: {f'{age:.0f} s ago' if age is not None else 'never'}")
+    synced = report["last_sync_age_seconds"]
+    lines.append(f"synced: {f'{synced:.0f} s ago' if synced is not None else 'never'}")
     lines.append(f" spent: {_spent(report, 'today', 'day')}, {_spent(report, 'this_week', 'week')}")
     if unpriced := report["unpriced_calls_this_week"]:
         calls = f"{unpriced} call{'' if unpriced == 1 else 's'}"
         lines[-1] += f"; and {calls} of unknown cost this week, see {usage.FOLDER}/"
+    if keeps := report["kept"]:
+        size, most = (keeps[name] / 1_000_000 for name in ("bytes", "most_bytes"))
+        lines.append(f"  kept: {keeps['messages']} whole messages, {size:.1f} of {most:g} MB, in {keeps['path']}")
     audited = report["audit"]
     lines.append(f" audit: {audited['fault'] or 'the chain holds'} ({audited['entries']} records)")
     lines += [f" alert: {alert['message']} (since {alert['since']})" for alert in report["alerts"]]
+    lines += [_told_line(channel, report["told"]["held"]) for channel in report["told"]["channels"]]
     return "\n".join(lines)
 
 
@@ -92,6 +96,15 @@ def _spend(config: Config, vault: Vault, today: date) -> dict[str, float | int |
         found[f"left_{name}_usd"] = None if left is None else round(left, 6)
         found[f"unpriced_calls_{name}"] = usage.unpriced_on(days, read)
     return found
+
+
+def _kept(config: Config) -> dict[str, Any] | None:
+    """What is kept of whole messages; None where nobody asked for it."""
+    if config.keep is None:
+        return None
+    sizes = [size for _, size, _ in kept(config.keep)]
+    path, most = str(config.keep.folder), config.keep.most
+    return {"path": path, "messages": len(sizes), "bytes": sum(sizes), "most_bytes": most}
 
 
 def _spent(report: dict[str, Any], name: str, unit: str) -> str:
@@ -133,10 +146,66 @@ def ask_for_cycle(state: State) -> str:
     return ""
 
 
+def loops_of(config: Config) -> dict[str, float]:
+    """The loops that this agent has: the name of their beat -> seconds from one step to the next."""
+    intervals = {"draft": config.draft_interval_seconds, "sync": config.sync_interval_seconds}
+    return {**intervals, "watch": config.watch_interval_seconds} if config.mailbox is not None else intervals
+
+
+def loops(config: Config, state: State, now: datetime) -> dict[str, dict[str, Any]]:
+    """What the beats say of each loop."""
+    return {name: _loop(name, state.read_beat(name), interval, now) for name, interval in loops_of(config).items()}
+
+
+def alerts_of(config: Config, state: State) -> dict[str, dict[str, str]]:
+    """The alerts that stand, by key. Of a mailbox that is not configured any more nobody clears one."""
+    return {key: alert for key, alert in state.alerts().items() if key != "mailbox" or config.mailbox is not None}
+
+
+def judged(found: dict[str, dict[str, Any]], config: Config) -> dict[str, dict[str, Any]]:
+    """Those of them that have to live: on the owner's own machine nothing need draft."""
+    return {
+        name: loop for name, loop in found.items() if loop["finished"] or config.agent_name != LOCAL or name == "sync"
+    }
+
+
+def _told(config: Config, state: State, now: datetime) -> dict[str, Any]:
+    """By what the owner is told, how that fares, and what is still to be told; `held`: until the quiet time ends."""
+    if config.alerts is None:
+        return {"channels": [], "held": False}
+    from cloud_agent.alerting import ledger, teller
+
+    kept = teller.read(state)
+    channels = []
+    for name in config.alerts.channels:
+        channel = kept.channels.get(name, ledger.Channel())
+        channels.append(
+            {
+                "name": name,
+                "broken": ledger.is_failing(channel),
+                "failures": channel.failures,
+                "failing_since": iso(channel.since) if channel.since is not None else None,
+                "error": channel.error,
+                "last_sent": iso(channel.sent) if channel.sent is not None else None,
+                "waiting": len(ledger.untold(kept, name)),
+            }
+        )
+    return {"channels": channels, "held": ledger.is_quiet(config.alerts, now)}
+
+
+def _told_line(channel: dict[str, Any], held: bool) -> str:
+    waits = f"; {channel['waiting']} to tell{', held until the quiet time ends' if held else ''}"
+    more = waits if channel["waiting"] else ""
+    if channel["failures"]:
+        since, times = channel["failing_since"], channel["failures"]
+        return f"  told: {channel['name']} fails since {since} ({times} times): {channel['error']}{more}"
+    return f"  told: {channel['name']}, last {channel['last_sent'] or 'never'}{more}"
+
+
 def _loop(name: str, beat: dict[str, Any], interval: float, now: datetime) -> dict[str, Any]:
-    age = _age(beat.get("finished"), now)
+    since = age(beat.get("finished"), now)
     pid = beat.get("pid")
-    alive = is_loop_process(pid, name) and age is not None and age < 2 * interval + _GRACE_SECONDS
+    alive = is_loop_process(pid, name) and since is not None and since < 2 * interval + _GRACE_SECONDS
     return {
         "alive": alive,
         "pid": pid,
@@ -149,7 +218,7 @@ def _loop(name: str, beat: dict[str, Any], interval: float, now: datetime) -> di
     }
 
 
-def _age(stamp: str | None, now: datetime) -> float | None:
+def age(stamp: str | None, now: datetime) -> float | None:
     if not stamp:
         return None
     try:

@@ -116,8 +116,7 @@ class Syncer:
         remote = urlsplit(config.git_remote_url)
         # In https://TOKEN@host/… the user name is the token.
         in_url = remote.password or (remote.username if remote.scheme in ("http", "https") else "")
-        credentials = (config.claude_api_key, in_url or "")
-        self.own_secrets = [secret for secret in credentials if len(secret) >= SHORTEST_SECRET]
+        self.own_secrets = [secret for secret in (*config.secrets, in_url or "") if len(secret) >= SHORTEST_SECRET]
         self.busy_since: datetime | None = None
         self.watch = Watch(config.vault_path) if watching else None
         self.scanned: datetime | None = None  # when git last looked at all files; None: it must

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from cloud_agent import config
-from cloud_agent.config import FORBIDDEN_NAMES, Config, ConfigError, is_forbidden
+from cloud_agent.config import FORBIDDEN_NAMES, Config, ConfigError, GmailBox, ImapBox, is_forbidden
+from cloud_agent.kept import Keep
 
 VALUE = "s3cret-value"
 
@@ -135,6 +136,13 @@ def test_state_inside_the_vault(env_file: Path) -> None:
     assert "STATE_PATH lies inside" in problems_of(env_file, f"STATE_PATH={env_file.parent}/vault/state\n")[0]
 
 
+def test_where_whole_messages_are_kept(env_file: Path, tmp_path: Path) -> None:
+    assert problems_of(env_file, f"INTAKE_KEEP_PATH={tmp_path}/mails\n") == []
+    assert config.load(env_file, {}).keep == Keep(tmp_path / "mails", 1_000_000_000)
+    (problem,) = problems_of(env_file, f"INTAKE_KEEP_MB=500\nINTAKE_KEEP_PATH={tmp_path}/vault/Inbox/mails\n")
+    assert problem.startswith("INTAKE_KEEP_PATH lies inside the vault")
+
+
 def test_the_file_wins_over_the_environment(env_file: Path) -> None:
     settings = config.load(env_file, {"CLAUDE_API_KEY": "other", "AGENT_NAME": "night"})
     assert settings.claude_api_key == f"{VALUE}$x"
@@ -256,3 +264,105 @@ def test_which_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_vault_that_cannot_be_written(env_file: Path, make_settings: Callable[..., Config]) -> None:
     (env_file.parent / "vault").chmod(0o500)
     assert "not writable" in problems_of(env_file)[0]
+
+
+# -- the mailbox -------------------------------------------------------------------------------------------------------
+
+IMAP = "IMAP_HOST=imap.example.org\nIMAP_USER=ann\n"
+OAUTH = "IMAP_OAUTH_CLIENT_ID=c\nIMAP_OAUTH_REFRESH_TOKEN=s3cret-value\n"
+
+
+def mailbox_of(env_file: Path, more: str) -> object:
+    env_file.write_text(env_file.read_text() + more)
+    return config.load(env_file, {}).mailbox
+
+
+def test_a_mailbox_by_password(env_file: Path) -> None:
+    made = mailbox_of(env_file, f"{IMAP}IMAP_PASSWORD={VALUE} $x\n")
+    assert made == ImapBox("imap.example.org", 993, "implicit", None, "ann", f"{VALUE} $x", None, "INBOX")
+    assert VALUE not in repr(made)
+    (warning,) = config.mailbox_warnings(config.load(env_file, {}))
+    assert "can also send" in warning and VALUE not in warning
+
+
+@pytest.mark.parametrize(
+    ("host", "kind", "token_url"),
+    [
+        ("imap.gmail.com", GmailBox, "https://oauth2.googleapis.com/token"),
+        ("outlook.office365.com", ImapBox, "https://login.microsoftonline.com/common/oauth2/v2.0/token"),
+    ],
+)
+def test_a_mailbox_by_oauth_needs_no_more_at_the_large_providers(
+    env_file: Path, host: str, kind: type, token_url: str
+) -> None:
+    made = mailbox_of(env_file, f"IMAP_HOST={host}\nIMAP_USER=ann@example.com\n{OAUTH}")
+    assert isinstance(made, ImapBox | GmailBox) and type(made) is kind and made.oauth is not None
+    assert made.oauth.token_url == token_url
+    assert VALUE not in repr(made)
+    assert config.mailbox_warnings(config.load(env_file, {})) == []
+
+
+def test_a_gmail_password_is_for_imap(env_file: Path) -> None:
+    made = mailbox_of(env_file, f"IMAP_HOST=imap.gmail.com\nIMAP_USER=ann\nIMAP_PASSWORD={VALUE}\n")
+    assert isinstance(made, ImapBox)
+
+
+def test_all_credentials_are_known_to_the_guards_of_sync(env_file: Path) -> None:
+    assert problems_of(env_file, "IMAP_HOST=mail.example.org\nIMAP_USER=you\nIMAP_PASSWORD=of-the-mailbox\n") == []
+    assert config.load(env_file, {}).secrets == [f"{VALUE}$x", "of-the-mailbox"]
+    more = "IMAP_PASSWORD=\nIMAP_HOST=imap.gmail.com\nIMAP_OAUTH_CLIENT_ID=id\nIMAP_OAUTH_CLIENT_SECRET=of-client\n"
+    assert problems_of(env_file, f"{more}IMAP_OAUTH_REFRESH_TOKEN=to-renew\nALERT_URLS=json://host/key\n") == []
+    assert config.load(env_file, {}).secrets == [f"{VALUE}$x", "to-renew", "of-client", "json://host/key", "host/key"]
+
+
+def test_port_143_is_starttls(env_file: Path) -> None:
+    made = mailbox_of(env_file, f"{IMAP}IMAP_PORT=143\nIMAP_PASSWORD=x\n")
+    assert isinstance(made, ImapBox) and made.tls == "starttls"
+
+
+@pytest.mark.parametrize(
+    ("more", "word"),
+    [
+        ("IMAP_HOST=imap.example.org\nIMAP_PASSWORD=x\n", "IMAP_USER is not set"),
+        (IMAP, "neither IMAP_PASSWORD nor IMAP_OAUTH_REFRESH_TOKEN"),
+        (f"{IMAP}IMAP_PASSWORD=x\n{OAUTH}IMAP_OAUTH_TOKEN_URL=https://x.example/token\n", "remove the password"),
+        (f"{IMAP}{OAUTH}", "IMAP_OAUTH_TOKEN_URL is no https URL"),
+        (f"{IMAP}{OAUTH}IMAP_OAUTH_TOKEN_URL=http://x.example/token\n", "IMAP_OAUTH_TOKEN_URL is no https URL"),
+        (f"{IMAP}IMAP_OAUTH_REFRESH_TOKEN=x\nIMAP_OAUTH_TOKEN_URL=https://x.example/\n", "IMAP_OAUTH_CLIENT_ID is not"),
+        (f"{IMAP}{OAUTH}IMAP_OAUTH_TOKEN_URL=https://x/\nGMAIL_API_URL=http://x.example\n", "GMAIL_API_URL"),
+        (f"{IMAP}IMAP_PASSWORD=x\nIMAP_TLS=none\n", "plain text"),
+        (f"{IMAP}IMAP_PASSWORD=x\nIMAP_TLS=ssl\n", "IMAP_TLS is none of"),
+        (f"{IMAP}IMAP_PASSWORD=x\nIMAP_CA_FILE=/none/ca.pem\n", "IMAP_CA_FILE names no file"),
+        (f"{IMAP}IMAP_PASSWORD=x\nMAILDIR_PATH=/tmp\n", "one agent watches one mailbox"),
+        ("MAILDIR_PATH=/none\n", "names no Maildir"),
+        ("IMAP_PASSWORD=x\n", "IMAP_HOST is not"),
+        ("WATCH_SINCE_DAYS=-1\n", "WATCH_SINCE_DAYS is not a number"),
+    ],
+)
+def test_what_can_be_wrong_with_a_mailbox(env_file: Path, more: str, word: str) -> None:
+    (problem,) = problems_of(env_file, more)
+    assert word in problem
+    assert ": " in problem
+
+
+def test_plain_text_is_for_this_machine_alone(env_file: Path) -> None:
+    made = mailbox_of(env_file, "IMAP_HOST=127.0.0.1\nIMAP_USER=a\nIMAP_PASSWORD=x\nIMAP_PORT=1143\nIMAP_TLS=none\n")
+    assert isinstance(made, ImapBox) and made.tls == "none"
+
+
+@pytest.mark.parametrize(
+    "name",
+    "IMAP_HOST IMAP_PASSWORD IMAP_OAUTH_CLIENT_ID IMAP_OAUTH_CLIENT_SECRET IMAP_OAUTH_REFRESH_TOKEN"
+    " IMAP_OAUTH_TOKEN_URL IMAP_OAUTH_SCOPE GMAIL_API_URL MAILDIR_PATH WATCH_INTERVAL_SECONDS".split(),
+)
+def test_credentials_that_read_are_let_through(name: str) -> None:
+    assert not is_forbidden(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    "GMAIL_REFRESH_TOKEN GMAIL_PASSWORD OUTLOOK_OAUTH_TOKEN IMAP_SMTP_PASSWORD SMTP_OAUTH_REFRESH_TOKEN MAIL_PASSWORD"
+    " EXCHANGE_PASSWORD GMAIL_API_KEY".split(),
+)
+def test_those_that_send_are_not(name: str) -> None:
+    assert is_forbidden(name)

@@ -91,8 +91,21 @@ def test_the_machine_runs_the_versions_that_were_tested() -> None:
     assert {name.lower() for name in re.findall(r'"([A-Za-z-]+)', declared[1])} == set(asked)
 
 
-def test_every_locked_file_has_a_hash_and_no_address() -> None:
-    lock = (ROOT / "agent/requirements.lock").read_text()
+def test_what_alerts_need_goes_with_what_the_agent_has() -> None:
+    """Both locks are installed into one environment."""
+    files = ("agent/requirements-alerts.in", "agent/requirements-alerts.lock", "agent/requirements.lock")
+    asked, locked, agent = map(pins, files)
+    assert asked.items() <= locked.items(), "run `make lock`"
+    assert asked.items() <= pins("requirements.txt").items(), "run `make lock`"
+    assert {name: agent[name] for name in locked if name in agent}.items() <= locked.items()
+    declared = re.search(r"alerts = \[(.*?)\]", (ROOT / "agent/pyproject.toml").read_text())
+    assert declared
+    assert {name.lower() for name in re.findall(r'"([A-Za-z-]+)', declared[1])} == set(asked)
+
+
+@pytest.mark.parametrize("name", ["agent/requirements.lock", "agent/requirements-alerts.lock"])
+def test_every_locked_file_has_a_hash_and_no_address(name: str) -> None:
+    lock = (ROOT / name).read_text()
     assert "://" not in lock
     entries = re.split(r"(?m)^(?=[a-z0-9-]+==)", lock)[1:]
     assert entries
@@ -101,5 +114,5 @@ def test_every_locked_file_has_a_hash_and_no_address() -> None:
 
 def test_no_pattern_repeats_a_group_possessively() -> None:
     """`(?:...)*+` matches wrongly in Python 3.11.2, Debian 12's (CPython gh-106052); `(?>(?:...)*)` does not."""
-    for path in sorted((ROOT / "agent/cloud_agent").glob("*.py")):
+    for path in sorted((ROOT / "agent/cloud_agent").rglob("*.py")):
         assert not re.search(r"(?<!\\)\)[*+?]\+", path.read_text()), path.name

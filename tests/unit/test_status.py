@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from cloud_agent import dashboard, status
 from cloud_agent.journal import Journal
+from cloud_agent.kept import Keep, keep
 from cloud_agent.vault import lock
 
 from tests.helpers import NOON, Desk
@@ -137,6 +138,14 @@ def test_a_dashboard_that_is_no_file_holds_nothing_up(desk: Desk, caplog: pytest
     (desk.vault / "Dashboard.md").mkdir()
     Journal(desk.orchestrator.vault, "cloud", "audit", desk.clock).spend("Claude: $1.00 today")
     assert "make it a file again" in caplog.text
+
+
+def test_what_is_kept_of_whole_messages(tmp_path: Any) -> None:
+    desk = Desk(tmp_path, keep=Keep(tmp_path / "mails", 2_000_000))
+    assert "  kept: 0 whole messages, 0.0 of 2 MB" in status.render(report(desk))
+    keep(desk.config.keep, "x", b"x" * 700_000)
+    assert f"  kept: 1 whole messages, 0.7 of 2 MB, in {tmp_path}/mails" in status.render(report(desk))
+    assert report(desk)["kept"]["bytes"] == 700_000
 
 
 def test_status_needs_no_sdk() -> None:
