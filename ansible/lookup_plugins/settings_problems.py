@@ -55,7 +55,7 @@ def words() -> frozenset[str]:
 def names_of_the_env_file() -> dict[str, str]:
     """Name in .env.cloud, which an operator who comes from there may write, in both cases -> our variable."""
     template = (ROLES / "agent/templates/env.cloud.j2").read_text()
-    pairs = re.findall(r'setting\("([A-Z_]+)", (agent_[a-z_]+)', template)
+    pairs = re.findall(r'setting\("([A-Z_]+)", (?:"yes" if )?(agent_[a-z_]+)', template)
     return {form: ours for name, ours in pairs for form in (name, name.lower()) if form != ours}
 
 

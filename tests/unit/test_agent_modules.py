@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +21,12 @@ agent_info, agent_release = (ansible_module.load("agent", name) for name in ("ag
 from ansible.module_utils.agent_machine import Machine, PM2Error  # noqa: E402
 
 LOOPS = {"cloud_orchestrator": "draft", "git_sync_cloud": "sync"}
-ECOSYSTEM = 'env: {"CLOUD_AGENT_DEPLOYMENT": "%s.12345678"}, proxy: "http://me:hidden-word@proxy"\n'
+KNOWN = {**LOOPS, "mail_watcher": "watch"}  # what the role knows of; the file of PM2 has the first two
+ECOSYSTEM = (
+    'env: {"CLOUD_AGENT_DEPLOYMENT": "%s.12345678"}, proxy: "http://me:hidden-word@proxy"\n'
+    'apps: [loop("cloud_orchestrator"), loop("git_sync_cloud")]\n'
+)
+WATCHING = ECOSYSTEM.replace('")]', '"), loop("mail_watcher")]')
 
 
 class FakePM2(Machine):
@@ -64,8 +70,9 @@ class FakePM2(Machine):
             self.alive = self.alive if set(LOOPS) & set(self.table) else ""
         elif command == "startOrReload":
             self.looks = 0
-            stamp = agent_release.STAMP.search(Path(arguments[1]).read_text())[2]
-            for name in LOOPS:
+            text = Path(arguments[1]).read_text()
+            stamp = agent_release.STAMP.search(text)[2]
+            for name in re.findall(r'loop\("(\w+)"\)', text):
                 self.run(name, CLOUD_AGENT_DEPLOYMENT=stamp)
             self.alive = self.pointed("current")
         elif command == "save":
@@ -109,7 +116,7 @@ def service(machine: FakePM2, release: str, **options: Any) -> Any:
         "home": "/nonexistent",
         "settings": f"CLAUDE_API_KEY='key-for-{release}'\n",
         "ecosystem": ECOSYSTEM % release,
-        "loops": LOOPS,
+        "loops": KNOWN,
         "who": "me@here",
         "keep": 3,
         "min_uptime": 0.02,
@@ -459,6 +466,46 @@ def test_a_rollback_keeps_the_settings_and_names_the_release(machine: FakePM2) -
     assert machine.pointed("current") == "one"
 
 
+def watches(machine: FakePM2, looks: int) -> None:
+    machine.beats(loops={name: beat for name, beat in KNOWN.items() if name in machine.table})
+
+
+def test_a_mail_watcher_comes_and_goes_with_the_file_of_pm2(machine: FakePM2) -> None:
+    machine.life["two"] = watches
+    service(machine, "two", ecosystem=WATCHING % "two").run()
+    assert machine.saved == ["cloud_orchestrator", "git_sync_cloud", "mail_watcher", "pm2-logrotate"]
+    service(machine, "two").run()
+    assert sorted(machine.table) == machine.saved == ["cloud_orchestrator", "git_sync_cloud", "pm2-logrotate"]
+
+
+def test_a_mail_watcher_that_does_not_live_is_a_fault_of_the_release(machine: FakePM2) -> None:
+    machine.life["two"] = healthy  # of the two others
+    with pytest.raises(agent_release.Unhealthy, match="mail_watcher gave no sign of life") as caught:
+        service(machine, "two", ecosystem=WATCHING % "two").run()
+    assert "release one runs again" in str(caught.value)
+    as_before(machine)
+    assert "mail_watcher" not in machine.table
+
+
+def test_a_mail_watcher_that_was_to_go_is_put_back_too(machine: FakePM2) -> None:
+    machine.life |= {"one": watches, "two": fails}
+    service(machine, "one", ecosystem=WATCHING % "one").run()
+    machine.release("two")
+    with pytest.raises(agent_release.Unhealthy, match="release one runs again"):
+        service(machine, "two").run()
+    assert machine.table["mail_watcher"]["pm2_env"]["CLOUD_AGENT_DEPLOYMENT"] == "one.12345678"
+    assert machine.text("ecosystem.config.js") == WATCHING % "one"
+
+
+def test_a_rollback_runs_what_the_file_on_the_machine_names(machine: FakePM2) -> None:
+    """Whatever the settings on the controller say by now of a mailbox: they stay where they are."""
+    machine.life |= {"one": watches, "two": watches}
+    service(machine, "two", ecosystem=WATCHING % "two").run()
+    service(machine, "one", settings=None, ecosystem=None).run()
+    assert machine.table["mail_watcher"]["pm2_env"]["CLOUD_AGENT_DEPLOYMENT"] == "one.12345678"
+    assert "mail_watcher" in machine.saved
+
+
 def test_pruning_goes_by_what_is_linked(machine: FakePM2) -> None:
     for number, name in enumerate(("three", "four", "five")):
         machine.release(name, built=2000.0 + number)
@@ -487,6 +534,11 @@ def test_no_secret_is_told(machine: FakePM2) -> None:
     assert agent_release.secrets("A='ssh://me:pass-word@host/x'\n") == {"pass-word"}
     assert agent_release.secrets('CLAUDE_API_KEY="by-hand-1"\n') == {"by-hand-1"}
     assert agent_release.secrets("A='x'\nCLAUDE_API_KEY=by-hand-2\n") == {"by-hand-2"}
+    for name in ("IMAP_PASSWORD", "IMAP_OAUTH_REFRESH_TOKEN", "IMAP_OAUTH_CLIENT_SECRET", "ALERT_MCP_TOKEN"):
+        assert agent_release.secrets(f"IMAP_HOST='mail.example.org'\n{name}='of-a-mailbox'\n") == {"of-a-mailbox"}
+    urls = "ALERT_URLS='tgram://123:abc/456 ntfys://ntfy.sh/my-topic'\nALERT_QUIET='22:00-07:00'\n"
+    assert {"tgram://123:abc/456", "ntfys://ntfy.sh/my-topic"} <= agent_release.secrets(urls)
+    assert "22:00-07:00" not in agent_release.secrets(urls)
     told = json.dumps(service(machine, "two").difference())
     assert "two.12345678" in told
     assert "hidden-word" not in told
@@ -495,7 +547,7 @@ def test_no_secret_is_told(machine: FakePM2) -> None:
 
 def run_module(machine: FakePM2, capsys: pytest.CaptureFixture[str], **options: Any) -> str:
     """What the module prints, which is all that Ansible gets to see of it."""
-    given = {"root": str(machine.root), "user": "nobody", "home": "/nonexistent", "loops": LOOPS, "who": "me@here"}
+    given = {"root": str(machine.root), "user": "nobody", "home": "/nonexistent", "loops": KNOWN, "who": "me@here"}
     with patch_module_args(given | options), pytest.raises(SystemExit):
         agent_release.main()
     return capsys.readouterr().out

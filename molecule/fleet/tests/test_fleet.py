@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from tests.lab.lab import copy_of_the_agent
 TARGET, TARGET2 = Machine("target"), Machine("target2")
 MACHINES = (TARGET, TARGET2)
 UNIT = "pm2-cloud-agent"
+MAILDIR = "/var/spool/agent-mail"
 
 
 def playbook(path: str, *options: str, roles: Path | None = None) -> tuple[int, str]:
@@ -105,6 +107,56 @@ def test_each_drafts_the_mail_of_its_own_mailbox(tmp_path: Path) -> None:
         assert len(list(clone.path.glob("Pending_Approval/Email/*.md"))) == 1
 
 
+def test_mail_that_arrives_in_a_maildir_is_drafted_and_left_there(tmp_path: Path) -> None:
+    assert re.search(r"mail_watcher .*online", TARGET2.run("pm2 list"))  # typed by the login user
+    assert "mail_watcher" not in TARGET.run("pm2 list")
+    message = (
+        "From: Bob Example <bob@example.org>\nTo: me@example.com\nSubject: Dropped into a Maildir\n"
+        "Message-ID: <maildir-1@example.org>\nDate: Mon, 23 Nov 2026 10:00:00 +0000\n\nCould you call me?\n"
+    )
+    name = "1.1.example"
+    TARGET2.run(f"printf %s {shlex.quote(message)} > {MAILDIR}/tmp/{name} && mv {MAILDIR}/tmp/{name} {MAILDIR}/new/")
+    clone = Local(LAB, tmp_path / "watching", "target2")
+    drafts = "Pending_Approval/Email/EMAIL_DRAFT_2026-11-23-*.md"
+    eventually(lambda: clone.has(drafts), 60, "the draft of a message in the Maildir")
+    (draft,) = clone.path.glob(drafts)
+    assert "Dropped into a Maildir" in draft.read_text()
+    assert TARGET2.run(f"find {MAILDIR} -type f") == f"{MAILDIR}/new/{name}"
+    kept = f"/var/lib/cloud-agent/mails/{draft.stem.removeprefix('EMAIL_DRAFT_')}.eml"
+    assert TARGET2.run(f"sudo cat {kept}") == message.strip()
+    told = json.loads(TARGET2.try_run(f"sudo -u cloud-agent {TARGET2.agent} status --json")[1])
+    assert told["loops"]["watch"]["alive"] and told["loops"]["watch"]["result"] == "ok"
+    app = next(app for app in json.loads(TARGET2.run("pm2 jlist")) if app["name"] == "mail_watcher")
+    assert app["pm2_env"]["max_memory_restart"] == 150 * 1024 * 1024
+    print(f"mail_watcher: {app['monit']['memory'] / 1e6:.0f} MB")
+
+
+# Takes what is posted to it while a command runs, and prints it.
+RECEIVER = """
+import http.server, subprocess, sys, threading
+got = []
+class Take(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        got.append(self.rfile.read(int(self.headers["Content-Length"])).decode())
+        self.send_response(200)
+        self.end_headers()
+server = http.server.HTTPServer(("127.0.0.1", 8025), Take)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+print(subprocess.run(sys.argv[1:], check=True, capture_output=True, text=True).stdout)
+print(*got)
+"""
+
+
+def test_the_owner_is_told_by_the_channel_of_the_machine() -> None:
+    """What sends is in the release only where there is a channel."""
+    said = TARGET2.run(f"python3 -c {shlex.quote(RECEIVER)} sudo -u cloud-agent {TARGET2.agent} alert --test")
+    assert re.search(r"json-\w{4}: sent", said)
+    assert '"title": "cloud: a test"' in said
+    look = "{0.root}/current/venv/bin/python -c 'import apprise, mcp'"
+    assert TARGET2.try_run(look.format(TARGET2))[0] == 0
+    assert TARGET.try_run(look.format(TARGET))[0] != 0
+
+
 def test_one_mailbox_for_both_is_refused_before_anything_is_changed() -> None:
     status, said = playbook("ansible/site.yml", "--extra-vars=agent_git_remote_url=git@example.com:you/vault.git")
     assert status != 0
@@ -171,3 +223,11 @@ def test_what_fails_on_the_first_machine_never_gets_to_the_second(tmp_path: Path
         status, said = playbook("ansible/deploy.yml", "--limit=target")
     assert status == 0, said
     eventually(TARGET.online, 30, "the good release back on the first machine")
+
+
+def test_the_watcher_goes_where_no_mailbox_is_set_any_more() -> None:
+    status, said = playbook("ansible/deploy.yml", "--limit=target2", "--extra-vars=agent_maildir_path=")
+    assert status == 0, said
+    assert "mail_watcher" not in TARGET2.run("pm2 list")
+    assert "mail_watcher" not in TARGET2.run("sudo cat /var/lib/cloud-agent/.pm2/dump.pm2")
+    assert TARGET2.online()

@@ -59,7 +59,8 @@ options:
     description: The content of ecosystem.config.js. Without it the file stays, and only names the release anew.
     type: str
   loops:
-    description: The names that PM2 has the loops under, each with the name of its beat.
+    description:
+      - The names that PM2 may have loops under, each with the name of its beat. Those in its file have to live.
     type: dict
     required: true
   who:
@@ -88,7 +89,7 @@ EXAMPLES = r"""
     user: cloud-agent
     home: /var/lib/cloud-agent
     release: 0.1.0-a40d51790de4
-    loops: {cloud_orchestrator: draft, git_sync_cloud: sync}
+    loops: {cloud_orchestrator: draft, git_sync_cloud: sync, mail_watcher: watch}
     who: me@laptop
 """
 
@@ -108,10 +109,13 @@ removed:
 """
 
 STAMP = re.compile(r'("CLOUD_AGENT_DEPLOYMENT":\s*")([^"]*)(")')
-# What an output may not hold: the key, and the password or token of an address.
+# What an output may not hold: keys, tokens and passwords, also of an address, and addresses of alerts, which are keys.
 SECRETS = re.compile(
-    r"^CLAUDE_API_KEY=['\"]?(.{8,}?)['\"]?$|https?://([^/\s']+)@|://[^/:\s']*:([^/\s']+)@", re.MULTILINE
+    r"^(?:CLAUDE_API_KEY|IMAP_PASSWORD|IMAP_OAUTH_(?:REFRESH_TOKEN|CLIENT_SECRET)|ALERT_MCP_(?:URL|TOKEN))"
+    r"=['\"]?(.{8,}?)['\"]?$|https?://([^/\s']+)@|://[^/:\s']*:([^/\s']+)@",
+    re.MULTILINE,
 )
+CHANNELS = re.compile(r"^ALERT_URLS=['\"]?(.*?)['\"]?$", re.MULTILINE)
 LOG_LINES = 30
 
 
@@ -135,7 +139,8 @@ class Service:
         self.home: str = options["home"]
         self.settings: str | None = options["settings"]
         self.ecosystem: str | None = options["ecosystem"]
-        self.loops: dict[str, str] = options["loops"]
+        self.beats: dict[str, str] = options["loops"]
+        self.loops: dict[str, str] = {}  # of these, the ones in PM2's file; see check()
         self.who: str = options["who"]
         self.keep: int = options["keep"]
         self.settle: float = 2 * options["min_uptime"]
@@ -199,6 +204,8 @@ class Service:
             raise Refused(f"release {self.release} is not built on this machine\nMend: run deploy.yml.")
         if self.ecosystem is None and not (self.root / ECOSYSTEM).exists():
             raise self.refused(f"{ECOSYSTEM} is not there, and only a deploy writes it", "run deploy.yml")
+        ecosystem = self.wanted_ecosystem()
+        self.loops = {name: beat for name, beat in self.beats.items() if f'"{name}"' in ecosystem}
         own(self.root / "state", self.user, self.user, 0o750, folder=True)
         settings = self.root / SETTINGS
         if self.settings is not None:
@@ -249,7 +256,7 @@ class Service:
         except PM2Error as error:
             raise self.refused(str(error)) from error
         if not self.before.exists():
-            beats = {loop: self.machine.beat(beat).get("result") for loop, beat in self.loops.items()}
+            beats = {loop: self.machine.beat(beat).get("result") for loop, beat in self.beats.items()}
             told = {
                 "current": self.machine.pointed("current"),
                 "processes": names,
@@ -305,7 +312,7 @@ class Service:
         }
 
     def look_twice(self, loops: dict[str, str], excused: list[str]) -> None:
-        """The first look: both loops run and have said so. The second: they have ended a step, or are still at it, and
+        """The first look: the loops run and have said so. The second: they have ended a step, or are still at it, and
         are the same processes; none says that it failed, but for those `excused`. Raises Unhealthy."""
         first: dict[str, dict] = {}
         deadline = time.monotonic() + self.patience
@@ -366,7 +373,7 @@ class Service:
                     (self.root / name).unlink(missing_ok=True)
             self.machine.point("current", was)
             if was:
-                loops = {name: self.loops.get(name, "") for name in kept["processes"]}
+                loops = {name: self.beats.get(name, "") for name in kept["processes"]}
                 self.reload(loops)
                 self.look_twice({name: beat for name, beat in loops.items() if beat}, excused=list(loops))
                 told.append(f"Put back: release {was} runs again, with the settings of before.")
@@ -400,7 +407,7 @@ class Service:
         """The last lines that the loops wrote since the reload."""
         paths = set(self.log_sizes)
         with contextlib.suppress(PM2Error):
-            paths.update(log for one in self.machine.processes() if one["name"] in self.loops for log in one["logs"])
+            paths.update(log for one in self.machine.processes() if one["name"] in self.beats for log in one["logs"])
         parts = []
         for path in sorted(paths):
             lines = tail(path, self.log_sizes.get(path, 0)).splitlines()[-LOG_LINES:]
@@ -532,7 +539,8 @@ def write(path: Path, content: bytes, user: str, group: str, mode: int) -> None:
 
 
 def secrets(text: str) -> set[str]:
-    return {found for groups in SECRETS.findall(text) for found in groups if found}
+    found = {found for groups in SECRETS.findall(text) for found in groups if found}
+    return found | {url for urls in CHANNELS.findall(text) for url in urls.split()}
 
 
 def main() -> None:
