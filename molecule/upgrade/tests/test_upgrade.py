@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -28,7 +29,7 @@ from tests.lab.lab import copy_of_the_agent
 UNIT = "pm2-cloud-agent.service"
 # Calls that are in hand when the orchestrator is killed are paid for and forgotten: agent_draft_concurrency of them.
 CALLS_IN_HAND = 4
-INTO_THE_DRAFT_LOOP = "def _draft(settings: config.Config, *, once: bool) -> int:\n"
+INTO_THE_DRAFT_LOOP = re.compile(r"^def _draft\(.*:\n", re.MULTILINE)
 BROKEN = {
     "crashes": '    raise RuntimeError("this release was broken on purpose")\n',
     "hangs": "    import time\n\n    time.sleep(3600)\n",
@@ -76,9 +77,9 @@ class Story:
         source = copy_of_the_agent(self.folder / version / "agent")
         (source / "cloud_agent" / "__init__.py").write_text(f'__version__ = "{version}"\n')
         cli = source / "cloud_agent" / "cli.py"
-        text = cli.read_text()
-        assert INTO_THE_DRAFT_LOOP in text
-        cli.write_text(text.replace(INTO_THE_DRAFT_LOOP, INTO_THE_DRAFT_LOOP + fault))
+        text, places = INTO_THE_DRAFT_LOOP.subn(lambda begin: begin[0] + fault, cli.read_text())
+        assert places == 1
+        cli.write_text(text)
         return source
 
 
