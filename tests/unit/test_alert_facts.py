@@ -168,7 +168,7 @@ def test_a_loop_over_a_mailbox_that_stopped_or_fails(watching: Desk) -> None:
     assert so(watching) == {"failing watch": "failure"}
     watching.state.raise_alert("mailbox", "offline: imap:you@mail.example/INBOX: no route", NOON)
     assert so(watching) == {"alert mailbox offline": "outage"}, "the alert says why: once"
-    assert "• offline: imap:you@mail[.]example/INBOX: no route" in said(watching)
+    assert "• Mail is not fetched: offline: imap:you@mail[.]example/INBOX: no route" in said(watching)
     watching.state.clear_alert("mailbox")
     beat(watching, "watch")
     watching.clock.advance(seconds=2 * 60 + 181)
