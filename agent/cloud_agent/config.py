@@ -303,7 +303,7 @@ def _mailbox(reader: Reader) -> ImapBox | GmailBox | MaildirBox | None:
                 problems.append(f"{name} is set, and IMAP_HOST is not: set it to the name of your mail server")
         return None
     if not re.fullmatch(r"[\w.-]+|[0-9a-fA-F:]+", host):
-        problems.append("IMAP_HOST is no server's name, without port and scheme: e.g. IMAP_HOST=imap.example.org")
+        problems.append("IMAP_HOST is no server's name alone: without scheme and port, e.g. IMAP_HOST=imap.example.org")
     user = reader.required("IMAP_USER", "set it to the name that you log in with, mostly the address") or ""
     password = reader.values.get("IMAP_PASSWORD", "")
     ca_file = reader.path("IMAP_CA_FILE")

@@ -116,7 +116,7 @@ def url_faults(url: str, owner_addresses: Collection[str]) -> list[str]:
     if not found or not rest or not re.fullmatch(r"[a-z0-9]+", schema):
         return ["is no Apprise URL: e.g. ntfys://ntfy.sh/TOPIC, entries separated by spaces"]
     if re.search(r",(?:$|[a-z0-9]+://)", url):
-        return ["holds a comma where the next one begins: separate the entries by spaces alone"]
+        return ["holds a comma between two URLs: separate the entries by spaces alone"]
     if schema in ("http", "https"):
         return ["is a web address: write it as Apprise does, e.g. ntfys://ntfy.sh/TOPIC, jsons://HOST/PATH"]
     if schema not in SCHEMAS:
