@@ -14,11 +14,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 from cloud_agent import __version__, config, loop, models, status
 from cloud_agent.alerting import settings as alerting
-from cloud_agent.state import Result, State, utc_now
+from cloud_agent.state import Result, State, iso, utc_now
+
+if TYPE_CHECKING:
+    from cloud_agent.watching import Report
 
 # sysexits.h
 EX_OK = 0
@@ -251,13 +254,14 @@ def _watch(settings: config.Config, env_file: Path, *, once: bool) -> int:
     log.info("mail_watcher initialised: %s", source.name)
     look = _look(settings, env_file, state, once)
     statuses: list[int] = []
+    mailbox = _Mailbox(state, source.name)
 
     def step(cycle: int) -> float | None:
         started = utc_now()
 
         def beat(report: watching.Report, result: Result = "later", *, underway: bool = False) -> None:
-            more = {"taken": report.taken, "missed": report.missed, "refused": report.refused}
-            _beat(state, "watch", cycle, started, result, once, message=report.message, underway=underway, **more)
+            more = {"message": report.message, "underway": underway, **mailbox.about(report)}
+            _beat(state, "watch", cycle, started, result, once, **more)
 
         report, listening = watching.Report("failed"), False
         try:
@@ -277,6 +281,7 @@ def _watch(settings: config.Config, env_file: Path, *, once: bool) -> int:
             report.result, report.message = "failed", f"{type(error).__name__}: {error}"
         beat(report, report.result)
         look()
+        mailbox.repeat(report, once)
         if report.taken or report.known:
             _give_memory_back()
         statuses[:] = [EX_CONFIG if report.refused else _exit_status(report.result)]
@@ -285,12 +290,33 @@ def _watch(settings: config.Config, env_file: Path, *, once: bool) -> int:
     if once:
         step(1)
     else:
-        interval = settings.watch_interval_seconds
-        log.info("mail_watcher started: it looks when something arrives, and every %g s", interval)
-        loop.run(step, interval, signals, PAUSE_SECONDS)
+        log.info("mail_watcher started: a look when something arrives, and every %g s", settings.watch_interval_seconds)
+        loop.run(step, settings.watch_interval_seconds, signals, PAUSE_SECONDS)
     bell.disarm()
     source.leave()
     return statuses[0] if once else EX_OK
+
+
+class _Mailbox:
+    """What is known of the mailbox from one pass to the next, and from the process before this one."""
+
+    def __init__(self, state: State, name: str) -> None:
+        earlier = state.read_beat("watch")
+        self._name = name
+        self._last_mail = str(earlier.get("last_mail", "")) if earlier.get("mailbox") == name else ""
+        self._said = str(state.alerts().get("mailbox", {}).get("message", ""))
+
+    def about(self, report: Report) -> dict[str, Any]:
+        """What a beat says of a pass, and when a mail came last."""
+        if report.taken:
+            self._last_mail = iso(utc_now())
+        counts = {"taken": report.taken, "missed": report.missed, "refused": report.refused}
+        return {**counts, "mailbox": self._name, "last_mail": self._last_mail}
+
+    def repeat(self, report: Report, once: bool) -> None:
+        """Say to who waits at a terminal what an alert has said before: it is logged once only."""
+        if once and report.message and self._said.endswith(report.message):
+            log.warning("%s", report.message)
 
 
 def _ended_before_watching(state: State, signals: loop.Signals, once: bool) -> int | None:
@@ -332,9 +358,11 @@ def _intake(settings: config.Config, names: Sequence[str]) -> int:
                 try:
                     raw = next(found, None)
                 except OSError as error:
-                    _say(
-                        f"{where}: cannot be read ({error.strerror}): name a message, an mbox or a Maildir", wrong=True
-                    )
+                    if isinstance(error, FileNotFoundError) and Path(name).is_dir():
+                        why, mend = "is a folder, and no Maildir", "name the files in it"
+                    else:
+                        why, mend = f"cannot be read ({error.strerror})", "name a message, an mbox or a Maildir"
+                    _say(f"{where}: {why}: {mend}", wrong=True)
                     ended = EX_DATAERR
                     break
                 if raw is None:
@@ -367,7 +395,10 @@ def _say(text: str, *, wrong: bool = False) -> None:
 
 def _alert(settings: config.Config, *, test: bool) -> int:
     if settings.alerts is None:
-        print("cloud-agent: nothing to tell the owner by: set ALERT_URLS or ALERT_MCP_… (docs/operations.md, Alerts)")
+        print(
+            "cloud-agent: nothing to tell the owner by: set ALERT_URLS or ALERT_MCP_… (docs/operations.md, Being told)",
+            file=sys.stderr,
+        )
         return EX_CONFIG
     from cloud_agent.alerting import teller
 

@@ -302,11 +302,15 @@ def _mailbox(reader: Reader) -> ImapBox | GmailBox | MaildirBox | None:
             if reader.text(name, ""):
                 problems.append(f"{name} is set, and IMAP_HOST is not: set it to the name of your mail server")
         return None
+    if not re.fullmatch(r"[\w.-]+|[0-9a-fA-F:]+", host):
+        problems.append("IMAP_HOST is no server's name alone: without scheme and port, e.g. IMAP_HOST=imap.example.org")
     user = reader.required("IMAP_USER", "set it to the name that you log in with, mostly the address") or ""
     password = reader.values.get("IMAP_PASSWORD", "")
     ca_file = reader.path("IMAP_CA_FILE")
     if ca_file is not None and not ca_file.is_file():
         problems.append("IMAP_CA_FILE names no file: put the server's CA certificate (PEM) there, or correct the path")
+    elif ca_file is not None and not _holds_certificates(ca_file):
+        problems.append("IMAP_CA_FILE holds no certificate in PEM form that can be read: put the server's CA there")
     folder = reader.text("IMAP_FOLDER", "INBOX")
     oauth = _oauth(reader, host)
     if password and oauth is not None:
@@ -319,6 +323,8 @@ def _mailbox(reader: Reader) -> ImapBox | GmailBox | MaildirBox | None:
             problems.append(f"GMAIL_API_URL is no https URL: e.g. GMAIL_API_URL={GMAIL_API_URL}")
         return GmailBox(api_url.rstrip("/"), ca_file, user, oauth, folder)
     port = int(reader.number("IMAP_PORT", 993, 1))
+    if port > 65535:
+        problems.append("IMAP_PORT is above 65535, where there are no ports: e.g. IMAP_PORT=993")
     tls = reader.text("IMAP_TLS", "starttls" if port == 143 else "implicit").lower()
     if tls not in ("implicit", "starttls", "none"):
         problems.append("IMAP_TLS is none of implicit, starttls, none: leave it out, the port says which")
@@ -336,7 +342,8 @@ def _oauth(reader: Reader, host: str) -> OAuth | None:
     client = reader.required("IMAP_OAUTH_CLIENT_ID", "set it to the client that the refresh token was made for") or ""
     url = reader.text("IMAP_OAUTH_TOKEN_URL", default_url)
     if not _is_safe_url(url):
-        reader.problems.append("IMAP_OAUTH_TOKEN_URL is no https URL: set it to your provider's token endpoint")
+        wrong = "is no https URL" if url else "is not set, and not known for IMAP_HOST"
+        reader.problems.append(f"IMAP_OAUTH_TOKEN_URL {wrong}: set it to your provider's token endpoint")
     scope = reader.text("IMAP_OAUTH_SCOPE", default_scope)
     return OAuth(url, client, reader.text("IMAP_OAUTH_CLIENT_SECRET", ""), token, scope)
 
@@ -347,6 +354,16 @@ def _is_safe_url(url: str) -> bool:
     return bool(parts.hostname) and (
         parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(parts.hostname or ""))
     )
+
+
+def _holds_certificates(path: Path) -> bool:
+    import ssl  # takes a while, and few have such a file
+
+    try:
+        ssl.create_default_context(cafile=path)
+    except OSError:  # as are all errors of ssl
+        return False
+    return True
 
 
 def _is_loopback(host: str) -> bool:

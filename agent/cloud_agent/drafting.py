@@ -411,9 +411,9 @@ class Orchestrator:
         text = frontmatter.annotate(decode(raw), noted)
         if do.decision in WORDS:
             words = WORDS[do.decision]
+            sender = dashboard.plain(shown(mail.sender), 80).strip() or "an unknown sender"
             self.journal.tell(
-                f"{words}: “{dashboard.plain(shown(mail.subject))}” from "
-                f"{dashboard.plain(shown(mail.sender), 80)}: {dashboard.plain(do.reason, 300)}"
+                f"{words}: “{dashboard.plain(shown(mail.subject))}” from {sender}: {dashboard.plain(do.reason, 300)}"
             )
         target = self.vault.move(path, f"{do.folder}/{MAIL_PREFIX}{mail.slug}.md", encode(text), was=raw)
         self.index.moved(path, target, mail, drafted="drafted_as" in noted)

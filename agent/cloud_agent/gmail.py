@@ -185,6 +185,8 @@ class Gmail:
                 self.tokens.forget()
                 continue
             if status == 404:
+                if path in ("profile", "labels", "messages"):  # which each mailbox has
+                    raise Unreachable("Gmail's API knows no such mailbox: look at IMAP_USER and GMAIL_API_URL")
                 raise Gone
             if status == 401 or (status == 403 and "limit" not in reason.lower()):
                 raise Refused(f"Gmail's API refuses the token ({reason}): get a new one (docs/mailbox.md)")

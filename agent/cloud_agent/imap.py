@@ -302,7 +302,8 @@ class Imap:
                 " in IMAP_CA_FILE"
             ) from error
         except (OSError, *_BAD_ANSWERS) as error:
-            raise Unreachable(f"{self.box.host}: {str(error) or type(error).__name__}") from error
+            why = f"{str(error) or type(error).__name__}{_mend(error, self.box)}"
+            raise Unreachable(f"{self.box.host}: {why}") from error
 
     def _has_read_ahead(self, client: IMAPClient) -> bool:
         """Whether what IDLE waits for came together with its beginning: then it lies in buffers, and no socket that
@@ -419,3 +420,18 @@ class Imap:
                 break
             spool.write(part)
         return True
+
+
+def _mend(error: Exception, box: ImapBox) -> str:
+    """What to look at after this failure, for who has just set the mailbox; "" where that is not known. Pure."""
+    if isinstance(error, socket.gaierror):
+        return ": look at IMAP_HOST, and at this machine's network"
+    if isinstance(error, ConnectionRefusedError):
+        return f": nothing answers at port {box.port}: look at IMAP_HOST and IMAP_PORT, and whether the server runs"
+    if isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER":
+        return f": port {box.port} does not begin with TLS: look at IMAP_PORT and IMAP_TLS (993 implicit, 143 starttls)"
+    if isinstance(error, TimeoutError):
+        return f": look at IMAP_PORT ({box.port}) and IMAP_TLS ({box.tls}), and at firewalls between"
+    if str(error).startswith("select failed"):
+        return ": set IMAP_FOLDER to a folder that is there"
+    return ""

@@ -240,8 +240,12 @@ class Watcher:
             self._fail(report, f"the vault takes no mail for now ({error}): mend the disk or its permissions", "vault")
         else:
             self.pause, self.worked = DROPPED, True
+            refused = self._trouble().startswith("refused: ")
             if self._clear():
                 log.info("%s is read again", self.source.name)
+                if refused:  # the Dashboard said so
+                    with contextlib.suppress(OSError, ForbiddenPath), lock(self.state.tree_lock):
+                        self.journal.tell("Mail is fetched again.")
         report.retry_in = self.pause.left(self.clock()) if report.result != "ok" else report.retry_in
         return report
 
@@ -299,6 +303,8 @@ class Watcher:
     def _record(self, reached: Position | None, report: Report) -> None:
         assert reached is not None
         self.ledger.write(self.source.name, reached, report.taken)
+        if self.position is None:
+            log.info("%s is watched from now on (what was there before: WATCH_SINCE_DAYS)", self.source.name)
         self.position, self.recorded = reached, self.clock()
 
     def _take(self, name: str, content: bytes | Path, report: Report) -> None:

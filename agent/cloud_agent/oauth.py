@@ -36,6 +36,14 @@ _SENDS = re.compile(
 # RFC 6749 §5.2: what no waiting mends.
 _FINAL = ("invalid_grant", "invalid_client", "unauthorized_client", "invalid_scope", "unsupported_grant_type")
 
+# Where not the token is to blame. What else is told has the token replaced.
+_CLIENT = "set IMAP_OAUTH_CLIENT_ID and IMAP_OAUTH_CLIENT_SECRET right, those that the token was made with"
+_MEND = {
+    "invalid_client": _CLIENT,
+    "unauthorized_client": _CLIENT,
+    "invalid_scope": "set IMAP_OAUTH_SCOPE right, or leave it out",
+}
+
 
 class Http:
     """GET and POST without redirects, which would carry a token to another host. Proxies as in the environment."""
@@ -118,16 +126,18 @@ class Tokens:
             answer = self._http.parse(body)
         error = str(answer.get("error", ""))
         if status in (400, 401, 403) and error in _FINAL:
-            self._keep.unlink(missing_ok=True)  # the one in the settings may be newer
-            raise Refused(f"the token endpoint refuses the refresh token ({error}): get a new one (docs/mailbox.md)")
+            if error not in _MEND:
+                self._keep.unlink(missing_ok=True)  # the one in the settings may be newer
+            mend = _MEND.get(error, "get a new one (docs/mailbox.md)")
+            raise Refused(f"the token endpoint refuses the refresh token ({error}): {mend}")
         token = answer.get("access_token")
         if status != 200 or not isinstance(token, str) or not token:
             raise Unreachable(f"the token endpoint gave no token (status {status}{f', {error}' if error else ''})")
         sending = [scope for scope in str(answer.get("scope", "")).split() if _SENDS.search(scope)]
         if sending:
             raise Refused(
-                f"the refresh token may {', '.join(sending)}, which can send mail: revoke it, and get one that may read"
-                " only (docs/mailbox.md)"
+                f"the refresh token can send mail (its scope: {', '.join(sending)}): revoke it, and get one that may"
+                " read only (docs/mailbox.md)"
             )
         self._token = token
         try:

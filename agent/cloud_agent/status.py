@@ -60,23 +60,26 @@ def render(report: dict[str, Any]) -> str:
             continue
         life = "alive" if loop["alive"] else "NOT RUNNING"
         message = f" ({loop['message']})" if loop["message"] else ""
-        lines.append(f"{name:>6}: {life}, cycle {loop['cycle']}, last {loop['result']} at {loop['finished']}{message}")
+        mail = f", a mail came last at {loop['last_mail']}" if loop.get("last_mail") else ""
+        last = f"last {loop['result']} at {loop['finished']}"
+        lines.append(f"{name:>6}: {life}, cycle {loop['cycle']}, {last}{mail}{message}")
     queues = report["queues"]
     lines.append(
-        f"  mail: {queues['inbox']} in the inbox, {queues['pending_approval']} drafts wait for approval, "
-        f"{queues['needs_action']} need a person"
+        f"  mail: {queues['inbox']} in the inbox, {_counted(queues['pending_approval'], 'draft waits', 'drafts wait')} "
+        f"for approval, {_counted(queues['needs_action'], 'needs', 'need')} a person"
     )
     synced = report["last_sync_age_seconds"]
     lines.append(f"synced: {f'{synced:.0f} s ago' if synced is not None else 'never'}")
     lines.append(f" spent: {_spent(report, 'today', 'day')}, {_spent(report, 'this_week', 'week')}")
     if unpriced := report["unpriced_calls_this_week"]:
-        calls = f"{unpriced} call{'' if unpriced == 1 else 's'}"
+        calls = _counted(unpriced, "call")
         lines[-1] += f"; and {calls} of unknown cost this week, see {usage.FOLDER}/"
     if keeps := report["kept"]:
         size, most = (keeps[name] / 1_000_000 for name in ("bytes", "most_bytes"))
-        lines.append(f"  kept: {keeps['messages']} whole messages, {size:.1f} of {most:g} MB, in {keeps['path']}")
+        messages = _counted(keeps["messages"], "whole message")
+        lines.append(f"  kept: {messages}, {size:.1f} of {most:g} MB, in {keeps['path']}")
     audited = report["audit"]
-    lines.append(f" audit: {audited['fault'] or 'the chain holds'} ({audited['entries']} records)")
+    lines.append(f" audit: {audited['fault'] or 'the chain holds'} ({_counted(audited['entries'], 'record')})")
     lines += [f" alert: {alert['message']} (since {alert['since']})" for alert in report["alerts"]]
     lines += [_told_line(channel, report["told"]["held"]) for channel in report["told"]["channels"]]
     return "\n".join(lines)
@@ -198,8 +201,13 @@ def _told_line(channel: dict[str, Any], held: bool) -> str:
     more = waits if channel["waiting"] else ""
     if channel["failures"]:
         since, times = channel["failing_since"], channel["failures"]
-        return f"  told: {channel['name']} fails since {since} ({times} times): {channel['error']}{more}"
-    return f"  told: {channel['name']}, last {channel['last_sent'] or 'never'}{more}"
+        return f"  told: {channel['name']} fails since {since} ({_counted(times, 'time')}): {channel['error']}{more}"
+    last = f"last {channel['last_sent']}" if channel["last_sent"] else "nothing yet"
+    return f"  told: {channel['name']}, {last}{more}"
+
+
+def _counted(number: int, one: str, many: str = "") -> str:
+    return f"{number} {one if number == 1 else many or f'{one}s'}"
 
 
 def _loop(name: str, beat: dict[str, Any], interval: float, now: datetime) -> dict[str, Any]:
@@ -215,6 +223,7 @@ def _loop(name: str, beat: dict[str, Any], interval: float, now: datetime) -> di
         "result": beat.get("result"),
         "succeeded": beat.get("succeeded"),
         "message": beat.get("message", ""),
+        **({word: beat.get(word) or None for word in ("mailbox", "last_mail")} if name == "watch" else {}),
     }
 
 

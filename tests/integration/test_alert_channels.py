@@ -91,7 +91,7 @@ def test_nothing_in_a_mail_changes_the_recipient(server: Server, words: str) -> 
         ("ok", {"to_argument": "phone"}, "failed", "no argument phone: set ALERT_MCP_TO_ARGUMENT and ALERT_MCP_TEXT"),
         ("dies", {}, "unsure", "Connection closed"),
         ("ok", {"command": ("/nowhere/server",)}, "failed", "ALERT_MCP_COMMAND cannot be started (No such file"),
-        ("ok", {"command": ("/bin/echo", "hello")}, "failed", "could not be used: Connection closed"),
+        ("ok", {"command": ("/bin/echo", "hello")}, "failed", "(Connection closed): look at ALERT_MCP_COMMAND"),
     ],
 )
 def test_a_server_that_does_not(server: Server, behave: str, changes: Any, outcome: str, why: str) -> None:

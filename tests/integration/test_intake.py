@@ -112,7 +112,7 @@ def test_each_file_is_told_and_one_that_is_none_stops_no_other(installed: Instal
     assert [line.split(": ")[1:3] for line in wrong] == [
         ["b.txt", "no message"],
         ["absent", "cannot be read (No such file or directory)"],
-        [".", "cannot be read (No such file or directory)"],
+        [".", "is a folder, and no Maildir"],
     ]
     assert len(inbox(installed)) == 6
 

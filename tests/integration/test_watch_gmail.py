@@ -185,6 +185,22 @@ def test_a_new_refresh_token_takes_the_place_of_the_first(provider: Provider, tm
     assert tokens(provider, tmp_path, refresh_token="refresh-2").access()
 
 
+def test_a_client_that_is_set_wrong_costs_no_token(provider: Provider, tmp_path: Path) -> None:
+    """The one that the provider gave last may be the only one that is still good."""
+    provider.rotate = True
+    tokens(provider, tmp_path).access()
+    del provider.grants["refresh-1"]
+    with pytest.raises(Refused, match="set IMAP_OAUTH_CLIENT_ID and IMAP_OAUTH_CLIENT_SECRET right"):
+        tokens(provider, tmp_path, client_secret="another").access()
+    assert tokens(provider, tmp_path).access()
+
+
+def test_an_account_that_the_api_does_not_know(provider: Provider, tmp_path: Path) -> None:
+    with Watched(tmp_path, **settings(provider, IMAP_USER="bob@example.com")) as watched:
+        done = watched.once()
+    assert (done.returncode, "look at IMAP_USER" in done.stderr, "Traceback" in done.stderr) == (75, True, False)
+
+
 def test_a_token_is_used_as_long_as_it_lasts(provider: Provider, tmp_path: Path) -> None:
     now = [0.0]
     made = Tokens(

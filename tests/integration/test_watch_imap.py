@@ -170,7 +170,13 @@ def test_status_knows_it(server: Dovecot, watched: Watched) -> None:
     watched.start()
     watched.wait_idle()
     assert status()["loops"]["watch"]["alive"] is True
+    assert status()["loops"]["watch"]["last_mail"] is None
+    server.deliver(message("m"))
+    wait(lambda: status()["loops"]["watch"]["last_mail"], 20, watched.tail)
     assert watched.stop() == 0
+    assert watched.once().returncode == 0
+    shown = subprocess.run([*watched.command, "status"], capture_output=True, text=True)
+    assert ", a mail came last at 2" in shown.stdout, "over a restart"
 
 
 def source(server: Dovecot, folder: Path, port: int) -> Imap:
@@ -258,9 +264,30 @@ def test_a_server_that_does_not_prove_who_it_is(
 ) -> None:
     before = logins(server)
     with Watched(tmp_path, **imap_settings(server, **change)) as watched:
-        assert watched.once().returncode == 75
+        for _ in range(2):  # the second time nothing is new, and a person waits for the answer all the same
+            done = watched.once()
+            assert (done.returncode, said in done.stderr) == (75, True)
         assert said in watched.alerts()["mailbox"]["message"]
     assert logins(server) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"IMAP_HOST": "imap.nowhere.invalid"}, "look at IMAP_HOST"),
+        ({"IMAP_PORT": 1}, "nothing answers at port 1"),
+        ({"IMAP_TLS": "implicit", "plain": True}, "does not begin with TLS: look at IMAP_PORT and IMAP_TLS"),
+        ({"IMAP_FOLDER": "Nope"}, "set IMAP_FOLDER to a folder that is there"),
+    ],
+)
+def test_what_was_set_wrong_is_told_with_its_name(
+    server: Dovecot, tmp_path: Path, change: dict[str, object], said: str
+) -> None:
+    if change.pop("plain", False):
+        change["IMAP_PORT"] = server.plain_port
+    with Watched(tmp_path, **imap_settings(server, **change)) as watched:
+        done = watched.once()
+        assert (done.returncode, said in done.stderr) == (75, True)
 
 
 def test_starttls(server: Dovecot, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from datetime import time
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,12 @@ MACHINES: dict[str, dict[str, Any]] = {
         "agent_alert_timezone": "Europe/Berlin",
         "agent_alert_body": "true",  # as -e gives it
         "agent_alert_urgent_always": "false",
+    },
+    # As people write it: the argument specs let one pass for a list, and YAML reads 18:30 as a number of minutes.
+    "loose": {
+        "agent_alert_urls": "ntfys://ntfy.sh/one",
+        "agent_owner_addresses": "you@example.org",
+        "agent_alert_digest": 18 * 60 + 30,
     },
     "whatsapp": {
         "agent_alert_mcp_url": "https://mcp.example.org/mcp",
@@ -117,6 +124,13 @@ def test_channels(machines: dict[str, dict[str, Any]], tmp_path: Path) -> None:
     assert list(alerts.channels.values()) == ["ntfys://ntfy.sh/one", "json://localhost/two"]
     assert (str(alerts.zone), alerts.body, alerts.urgent_always) == ("Europe/Berlin", True, False)
     assert "mail_watcher" not in found["agent_ecosystem"]
+
+
+def test_settings_as_people_write_them(machines: dict[str, dict[str, Any]], tmp_path: Path) -> None:
+    settings = read(machines["loose"], tmp_path)
+    assert settings.owner_addresses == {"you@example.org"}
+    assert settings.alerts is not None and settings.alerts.digest == time(18, 30)
+    assert list(settings.alerts.channels.values()) == ["ntfys://ntfy.sh/one"]
 
 
 def test_what_alerts_are_sent_with_makes_another_release(machines: dict[str, dict[str, Any]]) -> None:

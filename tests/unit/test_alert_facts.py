@@ -168,7 +168,7 @@ def test_a_loop_over_a_mailbox_that_stopped_or_fails(watching: Desk) -> None:
     assert so(watching) == {"failing watch": "failure"}
     watching.state.raise_alert("mailbox", "offline: imap:you@mail.example/INBOX: no route", NOON)
     assert so(watching) == {"alert mailbox offline": "outage"}, "the alert says why: once"
-    assert "• offline: imap:you@mail[.]example/INBOX: no route" in said(watching)
+    assert "• Mail is not fetched: offline: imap:you@mail[.]example/INBOX: no route" in said(watching)
     watching.state.clear_alert("mailbox")
     beat(watching, "watch")
     watching.clock.advance(seconds=2 * 60 + 181)
@@ -255,7 +255,7 @@ def test_the_digest_says_how_everything_is(living: Desk) -> None:
     living.run()
     text = said(living, digest=True)
     assert text.startswith("cloud (digest): 1 draft waits\n")
-    assert "mail: 0 in the inbox, 1 drafts wait for approval, 0 need a person" in text
+    assert "mail: 0 in the inbox, 1 draft waits for approval, 0 need a person" in text
     assert "draft: alive" in text and "spent: $" in text
     assert "• ann@example[.]org\n  A question\n" in text
 
@@ -271,7 +271,7 @@ def test_status_shows_the_channels_and_what_is_held(living: Desk) -> None:
     living.config = replace(living.config, alerts=quiet)
     report = status.collect(living.config, living.clock())
     assert (report["healthy"], report["told"]["held"]) == (True, True)
-    assert "  told: a, last never" in status.render(report)
+    assert "  told: a, nothing yet" in status.render(report)
     kept = ledger.Ledger(channels={"a": ledger.Channel(first=2, failures=5, since=NOON, error="401", sent=NOON)})
     kept = ledger.observe(kept, {"draft x": "draft"}, quiet, NOON)
     teller._write(living.state, kept)

@@ -210,6 +210,10 @@ def test_a_refused_login_is_not_repeated_for_long(kit: Kit) -> None:
     assert told(kit) == {"alert mailbox refused": "failure"}, "the owner is told soon"
     assert kit.dashboard().count("Mail is not fetched") == 1
     assert kit.watcher.listen() is None
+    kit.source.trouble = {}
+    kit.clock.advance(hours=2)
+    assert kit.watcher.run_pass().result == "ok"
+    assert kit.dashboard().count("Mail is fetched again") == 1, "the Dashboard said that it was not"
 
 
 def test_what_ends_the_pass_in_the_middle_keeps_what_was_taken(kit: Kit) -> None:

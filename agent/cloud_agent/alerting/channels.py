@@ -95,7 +95,8 @@ def _send_mcp(mcp: Mcp, text: str, seconds: float) -> tuple[Outcome, str]:
         if isinstance(cause, FileNotFoundError | PermissionError) and not called:
             return "failed", f"ALERT_MCP_COMMAND cannot be started ({cause.strerror}): correct it"
         why = ", ".join([*refused, str(cause) or type(cause).__name__])
-        return ("unsure" if called else "failed"), f"the MCP server could not be used: {why}"
+        look = "the server's own log" if called else "ALERT_MCP_COMMAND" if mcp.command else "ALERT_MCP_URL"
+        return ("unsure" if called else "failed"), f"the MCP server could not be used ({why}): look at {look}"
     return "sent", ""
 
 

@@ -24,6 +24,9 @@ LOOPS = {
     "watch": ("the mail watcher", "mail_watcher"),
 }
 
+# What fails, where an alert's message begins with the kind of the failure alone.
+ALERTS = {"sync": "The vault is not synced: ", "mailbox": "Mail is not fetched: "}
+
 
 def compose(delivery: Delivery, ledger: Ledger, config: Config, state: State, now: datetime) -> Message:
     """The message of a delivery. What went away meanwhile is left out."""
@@ -124,7 +127,10 @@ class _Desk:
 
     def _alert(self, key: str) -> list[str]:
         alert = self.noted.get(key)
-        return [f"• {harmless(str(alert.get('message', '')), 300)}"] if alert is not None else []
+        if alert is None:
+            return []
+        words = next((words for what, words in ALERTS.items() if key.startswith(f"{what} ")), "")
+        return [f"• {words}{harmless(str(alert.get('message', '')), 300)}"]
 
     def _channel(self, name: str) -> list[str]:
         channel = self.ledger.channels.get(name)

@@ -115,6 +115,10 @@ def url_faults(url: str, owner_addresses: Collection[str]) -> list[str]:
     schema, found, rest = url.partition("://")
     if not found or not rest or not re.fullmatch(r"[a-z0-9]+", schema):
         return ["is no Apprise URL: e.g. ntfys://ntfy.sh/TOPIC, entries separated by spaces"]
+    if re.search(r",(?:$|[a-z0-9]+://)", url):
+        return ["holds a comma between two URLs: separate the entries by spaces alone"]
+    if schema in ("http", "https"):
+        return ["is a web address: write it as Apprise does, e.g. ntfys://ntfy.sh/TOPIC, jsons://HOST/PATH"]
     if schema not in SCHEMAS:
         return [
             "is of a service that could write to others or as you: use one of "
@@ -199,6 +203,11 @@ def _mcp(reader: Reader) -> Mcp | None:
         "text_argument": reader.text("ALERT_MCP_TEXT_ARGUMENT", Mcp.text_argument),
     }
     if not command and not url:
+        problems += [
+            f"{name} is set, and no server for it: set ALERT_MCP_URL or ALERT_MCP_COMMAND, or remove it"
+            for name in ("ALERT_MCP_TOKEN", "ALERT_MCP_TOOL", "ALERT_MCP_TO_ARGUMENT", "ALERT_MCP_TEXT_ARGUMENT")
+            if reader.text(name, "")
+        ]
         return None
     if command and url:
         problems.append("ALERT_MCP_COMMAND and ALERT_MCP_URL are both set: keep one")
@@ -227,11 +236,11 @@ def _quiet(reader: Reader) -> tuple[time, time] | None:
     match = re.fullmatch(rf"{_CLOCK}\s*-\s*{_CLOCK}", text)
     if match is None:
         if text:
-            reader.problems.append("ALERT_QUIET is no time of day: e.g. ALERT_QUIET=22:00-07:00")
+            reader.problems.append("ALERT_QUIET is not two times of day: e.g. ALERT_QUIET=22:00-07:00")
         return None
     begin, end = time(int(match[1]), int(match[2])), time(int(match[3]), int(match[4]))
     if begin == end:
-        reader.problems.append("ALERT_QUIET begins and ends at once, and would never end: e.g. ALERT_QUIET=22:00-07:00")
+        reader.problems.append("ALERT_QUIET ends when it begins, so it would never end: e.g. ALERT_QUIET=22:00-07:00")
     return begin, end
 
 
