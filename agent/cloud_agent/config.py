@@ -190,6 +190,8 @@ def inspect(env_file: Path, environ: Mapping[str, str]) -> tuple[Config | None, 
     reader = Reader(values, problems)
     vault_text = reader.required("VAULT_PATH", "set it to the folder of the vault")
     remote = reader.required("GIT_REMOTE_URL", "set it to the vault's remote, e.g. git@github.com:you/vault.git")
+    if remote is not None and not alerting.can_be_split(remote):
+        problems.append("GIT_REMOTE_URL is no URL that can be read: write its password percent-encoded, or correct it")
     api_key = reader.required("CLAUDE_API_KEY", "set it to an API key of the Claude console")
     vault = Path(vault_text).expanduser().absolute() if vault_text else None
     if vault is not None:
@@ -343,6 +345,8 @@ def _oauth(reader: Reader, host: str) -> OAuth | None:
 
 def _is_safe_url(url: str) -> bool:
     """https, or http to this machine: tokens go there."""
+    if not alerting.can_be_split(url):
+        return False
     parts = urlsplit(url)
     return bool(parts.hostname) and (
         parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(parts.hostname or ""))

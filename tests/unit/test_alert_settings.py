@@ -103,6 +103,33 @@ def test_what_is_wrong(read, values: dict[str, str], said: str) -> None:
     assert any(said in problem for problem in read(**values)[1]), read(**values)[1]
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        {
+            "ALERT_URLS": f"mailtos://u:{SECRET}℀@relay.example.net/you@example.org",
+            "OWNER_ADDRESSES": "you@example.org",
+        },
+        {"ALERT_URLS": f"ntfys://u:{SECRET}℀@h/x"},
+        {"ALERT_URLS": "ntfys://[h/x", "ALERT_DIGEST": "08:00"},
+        {"ALERT_MCP_URL": f"https://u:{SECRET}℀@h/x", "WHATSAPP_NOTIFICATION_NUMBER": "+491701234567"},
+        {"GIT_REMOTE_URL": f"https://u:{SECRET}℀@h/x.git"},
+        {
+            "IMAP_HOST": "h",
+            "IMAP_USER": "u",
+            "IMAP_OAUTH_CLIENT_ID": "c",
+            "IMAP_OAUTH_REFRESH_TOKEN": "t",
+            "IMAP_OAUTH_TOKEN_URL": f"https://u:{SECRET}℀@h/",
+        },
+    ],
+)
+def test_an_address_that_cannot_be_taken_apart_is_a_problem_and_not_shown(read, values: dict[str, str]) -> None:
+    """`urlsplit` raises with the host's part, password and all, in its message."""
+    found, problems = read(**values)
+    assert len(problems) == 1 and next(iter(values)).partition("_")[0] in problems[0]
+    assert found is None or warnings(found) == found.secrets == []
+
+
 def test_a_library_that_is_missing_is_named(read, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     problems = read(ALERT_URLS="ntfy://x/y")[1]

@@ -88,8 +88,10 @@ def read(reader: Reader, owner_addresses: frozenset[str]) -> Alerts | None:
         channels["whatsapp"] = mcp
     urls = reader.text("ALERT_URLS", "").split()
     for number, url in enumerate(urls, 1):
-        problems += [f"ALERT_URLS, entry {number}: {fault}" for fault in url_faults(url, owner_addresses)]
-        channels[channel_name(url)] = url
+        faults = url_faults(url, owner_addresses)
+        problems += [f"ALERT_URLS, entry {number}: {fault}" for fault in faults]
+        if not faults:
+            channels[channel_name(url)] = url
     for library, name, wanted in (("mcp", "ALERT_MCP_…", mcp is not None), ("apprise", "ALERT_URLS", bool(urls))):
         if wanted and importlib.util.find_spec(library) is None:
             problems.append(f"{name} needs the library {library}, which is not installed: {INSTALL}")
@@ -99,10 +101,21 @@ def read(reader: Reader, owner_addresses: frozenset[str]) -> Alerts | None:
     urgent_always, body = reader.flag("ALERT_URGENT_ALWAYS"), reader.flag("ALERT_BODY")
     if channels:
         return Alerts(channels, zone, quiet, digest, urgent_always, body, owner_addresses)
+    if urls:
+        return None  # all of them are wrong
     for name in ("ALERT_QUIET", "ALERT_DIGEST", "ALERT_TIMEZONE", "ALERT_URGENT_ALWAYS", "ALERT_BODY"):
         if reader.text(name, ""):
             problems.append(f"{name} is set, but nothing to tell it by: set ALERT_URLS or ALERT_MCP_…, or remove it")
     return None
+
+
+def can_be_split(url: str) -> bool:
+    """Whether `urlsplit` takes it. Else its error would name the host's part, with the password in it."""
+    try:
+        urlsplit(url)
+    except ValueError:
+        return False
+    return True
 
 
 def channel_name(url: str) -> str:
@@ -113,7 +126,7 @@ def channel_name(url: str) -> str:
 def url_faults(url: str, owner_addresses: Collection[str]) -> list[str]:
     """What is wrong with an Apprise URL, without its value. Pure."""
     schema, found, rest = url.partition("://")
-    if not found or not rest or not re.fullmatch(r"[a-z0-9]+", schema):
+    if not found or not rest or not re.fullmatch(r"[a-z0-9]+", schema) or not can_be_split(url):
         return ["is no Apprise URL: e.g. ntfys://ntfy.sh/TOPIC, entries separated by spaces"]
     if schema not in SCHEMAS:
         return [
@@ -209,7 +222,8 @@ def _mcp(reader: Reader) -> Mcp | None:
         words = tuple(shlex.split(command))
     except ValueError:
         problems.append("ALERT_MCP_COMMAND is no command line: close its quotes")
-    if url and not re.match(r"https?://[^/\s]", url):
+    if url and not (re.match(r"https?://[^/\s]", url) and can_be_split(url)):
+        url = ""
         problems.append("ALERT_MCP_URL is no http(s) URL: e.g. ALERT_MCP_URL=https://mcp.example.org/mcp")
     if not names["token"].isascii() or not names["token"].isprintable():
         problems.append("ALERT_MCP_TOKEN holds characters that no token has: copy it again")
