@@ -295,14 +295,17 @@ def _mailbox(reader: Reader) -> ImapBox | GmailBox | MaildirBox | None:
     if maildir is not None and host:
         problems.append("IMAP_HOST and MAILDIR_PATH are both set: one agent watches one mailbox, remove one of them")
         return None
+    if not host:
+        # A credential that nothing uses is one too many, and the guards of sync do not know it.
+        mend = "remove it" if maildir is not None else "set it to the name of your mail server"
+        for name in ("IMAP_USER", "IMAP_PASSWORD", "IMAP_OAUTH_REFRESH_TOKEN", "IMAP_OAUTH_CLIENT_SECRET"):
+            if reader.text(name, ""):
+                problems.append(f"{name} is set, and IMAP_HOST is not: {mend}")
     if maildir is not None:
         if not all((maildir / name).is_dir() for name in ("new", "cur")):
             problems.append("MAILDIR_PATH names no Maildir (a folder with new/ and cur/): correct the path")
         return MaildirBox(maildir)
     if not host:
-        for name in ("IMAP_USER", "IMAP_PASSWORD", "IMAP_OAUTH_REFRESH_TOKEN"):
-            if reader.text(name, ""):
-                problems.append(f"{name} is set, and IMAP_HOST is not: set it to the name of your mail server")
         return None
     user = reader.required("IMAP_USER", "set it to the name that you log in with, mostly the address") or ""
     password = reader.values.get("IMAP_PASSWORD", "")

@@ -96,6 +96,7 @@ def test_the_defaults(read) -> None:
         ({"ALERT_URLS": "ntfy://x/y", "ALERT_TIMEZONE": "Berlin"}, "ALERT_TIMEZONE is no time zone"),
         ({"ALERT_URLS": "ntfy://x/y", "ALERT_TIMEZONE": "../../etc/passwd"}, "ALERT_TIMEZONE is no time zone"),
         ({"ALERT_URLS": "ntfy://x/y", "ALERT_BODY": "perhaps"}, "ALERT_BODY is neither yes nor no"),
+        ({"ALERT_MCP_TOKEN": SECRET}, "ALERT_MCP_TOKEN is set, and ALERT_MCP_URL is not"),
         ({"ALERT_DIGEST": "08:00"}, "ALERT_DIGEST is set, but nothing to tell it by"),
     ],
 )
@@ -164,6 +165,8 @@ def test_a_relay_that_writes_to_the_owner_alone(url: str) -> None:
         ("mailtos://you:p@example.org/you@example.org?from=a@example.net", "writes as you"),
         ("mailtos://you%40example.org:p@smtp.example.net/you@example.org?from=a@example.net", "writes as you"),
         ("mailtos://u:p@smtp.example.net/you@example.org?from=a@example.net&user=me@example.com", "writes as you"),
+        ("mailtos://you:p@smtp.example.org/you@example.org?from=a@example.net", "writes as you"),
+        ("mailtos://You:p@x.net/you@example.org?from=a@example.net&smtp=smtp.Example.com&user=me", "writes as you"),
         ("mailto://u:p@relay.example.net/you@example.org?from=a@example.net", "without TLS"),
         ("mailtos://u:p@relay.example.net/you@example.org?from=a@example.net&to=x&to=y", "options twice"),
         ("mailtos://u:p@relay.example.net/you@example.org?from=a@example.net&+X-To=eve@x.net", "or others than"),
@@ -211,6 +214,8 @@ def test_what_is_worth_a_thought() -> None:
     }
     said = " ".join(warnings(Alerts(found)))
     assert "runs a server on this machine" in said and "relay's password" in said and SECRET not in said
+    by_option = RELAY.replace(f":{SECRET}", "") + f"&pass={SECRET}"
+    assert "relay's password" in warnings(Alerts({"mailtos-1": by_option}))[0]
     assert "not encrypted" in warnings(Alerts({"w": Mcp("+491701234567", url="http://mcp.example.org/mcp")}))[0]
     assert warnings(Alerts({"w": Mcp("+491701234567", url="http://127.0.0.1:80/mcp"), "ntfy-1": "ntfy://x/y"})) == []
 

@@ -75,7 +75,7 @@ class Alerts:
             if isinstance(target, Mcp):
                 found += [secret for secret in (target.token, _secret_part(target.url)) if secret]
             else:
-                found += [target, target.partition("://")[2]]
+                found += [target, target.partition("://")[2], *_keys(target)]
         return found
 
 
@@ -164,7 +164,9 @@ def mail_faults(url: str, owner_addresses: Collection[str]) -> list[str]:
         faults.append("does not say who writes: add ?from=ADDRESS, an address that is not yours")
     login = [unquote(parts.username or ""), options.get("user", "")]
     logins = {name.lower() for name in login if name}
-    logins |= {f"{name}@{parts.hostname}" for name in logins if "@" not in name}
+    # A name alone is one of the relay's domain: `you` at smtp.example.org is you@example.org.
+    domains = {domain for host in (parts.hostname or "", options.get("smtp", "")) for domain in _domains(host.lower())}
+    logins |= {f"{name}@{domain}" for name in logins if "@" not in name for domain in domains}
     if (sender | logins) & own:
         faults.append("writes as you, and what it logs in with could write to anybody in your name: use another relay")
     if parts.scheme == "mailto" and (parts.password or options.get("pass")):
@@ -185,15 +187,28 @@ def warnings(alerts: Alerts) -> list[str]:
                 )
             elif target.url.startswith("http://") and host not in ("localhost", "127.0.0.1", "::1"):
                 found.append("ALERT_MCP_URL is not encrypted: who listens reads the alerts and the token; use https")
-        elif name.startswith(_MAIL) and urlsplit(target).password:
+        elif name.startswith(_MAIL) and (urlsplit(target).password or "pass=" in target.lower()):
             found.append(
                 "ALERT_URLS holds a relay's password: let that relay deliver to you alone (docs/security.md, Alerts)"
             )
     return found
 
 
+def _domains(host: str) -> list[str]:
+    labels = host.split(".")
+    return [".".join(labels[begin:]) for begin in range(len(labels))]
+
+
 def _listed(text: str | None) -> list[str]:
     return [part for part in re.split(r"[\s,;]+", text or "") if part]
+
+
+def _keys(url: str) -> list[str]:
+    """What of an Apprise URL is a key by itself, as somebody may write it down: a password, and what looks random."""
+    password = urlsplit(url).password
+    words = (unquote(word) for word in re.split(r"[/&=?#:@,]", url.partition("://")[2]))
+    random = [word for word in words if re.fullmatch(r"(?=\D*\d)(?=.*[A-Za-z])[\w-]{16,}", word)]
+    return [*random, *([unquote(password)] if password else [])]
 
 
 def _secret_part(url: str) -> str:
@@ -211,6 +226,8 @@ def _mcp(reader: Reader) -> Mcp | None:
         "to_argument": reader.text("ALERT_MCP_TO_ARGUMENT", Mcp.to_argument),
         "text_argument": reader.text("ALERT_MCP_TEXT_ARGUMENT", Mcp.text_argument),
     }
+    if names["token"] and not url:
+        problems.append("ALERT_MCP_TOKEN is set, and ALERT_MCP_URL is not: set it, or remove the token")
     if not command and not url:
         return None
     if command and url:
