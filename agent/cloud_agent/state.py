@@ -49,6 +49,11 @@ class State:
         """One draft pass, one sync cycle at a time, also when a person starts another by hand."""
         return self.folder / f"{loop}.lock"
 
+    @property
+    def renewed_token(self) -> Path:
+        """Where `watch` keeps a refresh token that the provider gave instead of the one in the settings."""
+        return self.folder / "watch-oauth.json"
+
     def beat(self, loop: str, cycle: int, started: datetime, finished: datetime, result: Result, **more: Any) -> None:
         """Rewrite `draft.json` or `sync.json` whole; `synced`, the last success, is carried on."""
         earlier = self.read_beat(loop)

@@ -155,6 +155,7 @@ def test_a_revoked_token_is_told_and_not_hammered(provider: Provider, watched: W
         "https://www.googleapis.com/auth/gmail.modify",
         "https://outlook.office.com/IMAP.AccessAsUser.All https://outlook.office.com/SMTP.Send",
         "https://graph.microsoft.com/Mail.Send",
+        "https://mail.example.org/imap https://mail.example.org/smtp",
         "https://outlook.office365.com/EWS.AccessAsUser.All",
     ],
 )
@@ -183,6 +184,23 @@ def test_a_new_refresh_token_takes_the_place_of_the_first(provider: Provider, tm
     with pytest.raises(Refused):
         tokens(provider, tmp_path, refresh_token="refresh-2").access()
     assert tokens(provider, tmp_path, refresh_token="refresh-2").access()
+
+
+def test_a_client_that_is_refused_costs_no_token(provider: Provider, tmp_path: Path) -> None:
+    """The token that was kept may be the only one that is still good, once the client's secret is mended."""
+    provider.rotate = True
+    tokens(provider, tmp_path).access()
+    del provider.grants["refresh-1"]
+    with pytest.raises(Refused, match="invalid_client"):
+        tokens(provider, tmp_path, client_secret="mistyped").access()
+    assert tokens(provider, tmp_path).access()
+
+
+def test_what_an_endpoint_says_is_one_short_line(provider: Provider, tmp_path: Path) -> None:
+    provider.token = lambda form: (500, {"error": "\x1b[31m\n" + "x" * 100_000})  # type: ignore[method-assign]
+    with pytest.raises(Unreachable) as caught:
+        tokens(provider, tmp_path).access()
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 200
 
 
 def test_a_token_is_used_as_long_as_it_lasts(provider: Provider, tmp_path: Path) -> None:
