@@ -169,6 +169,18 @@ def test_a_digest_a_day_at_its_time_also_on_the_days_the_clock_is_changed() -> N
     ]
 
 
+@pytest.mark.parametrize(("month", "day", "hours"), [(10, 25, 2), (3, 29, 3)])
+def test_a_digest_in_the_hour_that_comes_twice_or_not_at_all_is_told_once(month: int, day: int, hours: int) -> None:
+    berlin = ZoneInfo("Europe/Berlin")
+    told = begun(alerts(digest=time(2, 30), zone=berlin), datetime(2026, month, day - 1, 12, 0, tzinfo=UTC))
+    seen = []
+    while told.now < datetime(2026, month, day, 12, 0, tzinfo=UTC):
+        seen += [(told.now.astimezone(berlin), delivery.keys) for delivery in told.tell(minutes=1) if delivery.digest]
+    assert [(f"{when:%d %H:%M}", keys) for when, keys in seen] == [
+        (f"{day} {hours:02}:31", (f"digest 2026-{month:02}-{day}",))
+    ]
+
+
 def test_a_machine_that_was_off_at_the_time_of_the_digest_sends_it_late_and_once() -> None:
     told = begun(alerts(digest=time(8)))
     assert told.keys(days=3) == []

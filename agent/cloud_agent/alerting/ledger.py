@@ -250,8 +250,10 @@ def _digest(alerts: Alerts, now: datetime) -> dict[str, Kind]:
     """The digest that was due last: from its time on until the next one's."""
     if alerts.digest is None:
         return {}
-    local = now.astimezone(alerts.zone)
-    day = local.date() if local.time() >= alerts.digest else local.date() - timedelta(days=1)
+    day = now.astimezone(alerts.zone).date()
+    # Compared as moments: in autumn an hour of the clock comes twice.
+    if datetime.combine(day, alerts.digest, alerts.zone).astimezone(UTC) > now:
+        day -= timedelta(days=1)
     return {f"digest {day.isoformat()}": "digest"}
 
 
