@@ -15,6 +15,9 @@ from cloud_agent.vault import lock, write_whole
 Result = Literal["ok", "later", "failed"]
 Clock = Callable[[], datetime]
 
+# How the keys of alerts begin that tell of a message which stayed in the mailbox alone.
+MISSED = "missed "
+
 
 def utc_now() -> datetime:
     return datetime.now(UTC)
