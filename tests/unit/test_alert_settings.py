@@ -78,6 +78,7 @@ def test_the_defaults(read) -> None:
         ({"ALERT_URLS": SECRET}, "ALERT_URLS, entry 1: is no Apprise URL"),
         ({"ALERT_URLS": f"ntfys://x/y whatsapp://{SECRET}@1/2"}, "ALERT_URLS, entry 2: is of a service that could"),
         ({"ALERT_URLS": f"slack://xoxp-{SECRET}/#a"}, "a Slack user's token"),
+        ({"ALERT_URLS": "ntfys://ntfy.sh/topic?priority=5&%65mail=eve@example.net"}, "forward to an address"),
         ({"ALERT_URLS": RELAY}, "set OWNER_ADDRESSES"),
         ({"ALERT_MCP_COMMAND": "server"}, "WHATSAPP_NOTIFICATION_NUMBER is no telephone number"),
         (
@@ -217,7 +218,10 @@ def test_what_is_worth_a_thought() -> None:
     by_option = RELAY.replace(f":{SECRET}", "") + f"&pass={SECRET}"
     assert "relay's password" in warnings(Alerts({"mailtos-1": by_option}))[0]
     assert "not encrypted" in warnings(Alerts({"w": Mcp("+491701234567", url="http://mcp.example.org/mcp")}))[0]
-    assert warnings(Alerts({"w": Mcp("+491701234567", url="http://127.0.0.1:80/mcp"), "ntfy-1": "ntfy://x/y"})) == []
+    assert warnings(Alerts({"w": Mcp("+491701234567", url="http://127.0.0.1:80/mcp"), "ntfy-1": "ntfys://x/y"})) == []
+    assert warnings(Alerts({"a": "json://localhost:80/x", "b": f"tgram://123456789:{SECRET}/42"})) == []
+    (said,) = warnings(Alerts({"a": f"json://u:{SECRET}@hooks.example.org/x"}))
+    assert "json://, which is not encrypted" in said and SECRET not in said
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,7 @@ _NUMBER = re.compile(r"\+?[0-9]{6,15}(?:@s\.whatsapp\.net)?")
 _CLOCK = r"([01]?\d|2[0-3]):([0-5]\d)"
 # What Apprise takes from the query of a mailto URL and we can answer for.
 _MAIL_OPTIONS = frozenset("to cc bcc from name reply smtp mode user pass format overflow rto cto verify".split())
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 INSTALL = "install what agent/requirements-alerts.lock pins (Ansible does where alerts are set)"
 
 
@@ -135,6 +136,8 @@ def url_faults(url: str, owner_addresses: Collection[str]) -> list[str]:
         ]
     if schema == "slack" and "xoxp" in rest.lower():
         return ["is a Slack user's token, which writes as you: make a webhook or a bot"]
+    if schema in ("ntfy", "ntfys") and re.search(r"[?&]\s*email\s*=", unquote(rest), re.I):
+        return ["has ntfy forward to an address: remove email=, and use mailtos:// for e-mail"]
     return mail_faults(url, owner_addresses) if schema in _MAIL else []
 
 
@@ -177,7 +180,7 @@ def mail_faults(url: str, owner_addresses: Collection[str]) -> list[str]:
 def warnings(alerts: Alerts) -> list[str]:
     """What is worth a thought, but stops nothing."""
     found = []
-    for name, target in alerts.channels.items():
+    for target in alerts.channels.values():
         if isinstance(target, Mcp):
             host = urlsplit(target.url).hostname or ""
             if target.command:
@@ -185,9 +188,13 @@ def warnings(alerts: Alerts) -> list[str]:
                     "ALERT_MCP_COMMAND runs a server on this machine: whatever it logs in with lies here and could "
                     "write to others (docs/security.md, Alerts)"
                 )
-            elif target.url.startswith("http://") and host not in ("localhost", "127.0.0.1", "::1"):
+            elif target.url.startswith("http://") and host not in _LOOPBACK:
                 found.append("ALERT_MCP_URL is not encrypted: who listens reads the alerts and the token; use https")
-        elif name.startswith(_MAIL) and (urlsplit(target).password or "pass=" in target.lower()):
+            continue
+        schema = target.partition("://")[0]
+        if f"{schema}s" in SCHEMAS and (urlsplit(target).hostname or "") not in _LOOPBACK:
+            found.append(f"ALERT_URLS has {schema}://, which is not encrypted to a server of yours: use {schema}s://")
+        if schema in _MAIL and (urlsplit(target).password or "pass=" in target.lower()):
             found.append(
                 "ALERT_URLS holds a relay's password: let that relay deliver to you alone (docs/security.md, Alerts)"
             )
