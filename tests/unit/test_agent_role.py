@@ -35,6 +35,7 @@ MACHINES: dict[str, dict[str, Any]] = {
         "agent_alert_body": "true",  # as -e gives it
         "agent_alert_urgent_always": "false",
     },
+    "one": {"agent_alert_urls": "ntfys://ntfy.sh/one"},  # Ansible takes a word for a list of one
     "whatsapp": {
         "agent_alert_mcp_url": "https://mcp.example.org/mcp",
         "agent_alert_mcp_token": "t0ken",
@@ -117,6 +118,7 @@ def test_channels(machines: dict[str, dict[str, Any]], tmp_path: Path) -> None:
     assert list(alerts.channels.values()) == ["ntfys://ntfy.sh/one", "json://localhost/two"]
     assert (str(alerts.zone), alerts.body, alerts.urgent_always) == ("Europe/Berlin", True, False)
     assert "mail_watcher" not in found["agent_ecosystem"]
+    assert "ALERT_URLS='ntfys://ntfy.sh/one'\n" in machines["one"]["agent_settings"]
 
 
 def test_what_alerts_are_sent_with_makes_another_release(machines: dict[str, dict[str, Any]]) -> None:
