@@ -169,6 +169,7 @@ def test_a_relay_that_writes_to_the_owner_alone(url: str) -> None:
         ("mailtos://you:p@smtp.example.org/you@example.org?from=a@example.net", "writes as you"),
         ("mailtos://You:p@x.net/you@example.org?from=a@example.net&smtp=smtp.Example.com&user=me", "writes as you"),
         ("mailto://u:p@relay.example.net/you@example.org?from=a@example.net", "without TLS"),
+        ("mailtos://u:p@relay.example.net/you@example.org?from=a@example.net&mode=%69nsecure", "without TLS"),
         ("mailtos://u:p@relay.example.net/you@example.org?from=a@example.net&to=x&to=y", "options twice"),
         ("mailtos://u:p@relay.example.net/you@example.org?from=a@example.net&+X-To=eve@x.net", "or others than"),
         ("mailtos://[/you@example.org", "no URL that can be read"),
@@ -180,7 +181,7 @@ def test_a_relay_that_could_write_to_others_or_as_the_owner(url: str, said: str)
 
 PIECES = (
     "/ you@example.org eve@x.net ? & to= cc= bcc= from= a@example.net , ; %2C %40 u:p@ relay.example.net user= smtp= "
-    "name= %20 + < > format=text ="
+    "name= %20 + < > format=text = mode= insecure starttls you"
 ).split()
 
 
@@ -198,6 +199,8 @@ def test_what_is_let_through_apprise_understands_no_differently(rest: str) -> No
         receivers = {address for _, address in service.targets} | service.cc | service.bcc
         assert {address.lower() for address in receivers} <= OWN
         assert service.from_addr[1].lower() not in OWN
+        assert service.user not in OWN
+        assert not service.password or service.secure_mode != "insecure"
 
 
 def test_apprises_own_word_is_heard(read) -> None:
@@ -206,6 +209,12 @@ def test_apprises_own_word_is_heard(read) -> None:
     assert channels.problems(found) == [
         "ALERT_URLS, entry 1: is no URL that Apprise understands: see its documentation of that service"
     ]
+
+
+@pytest.mark.parametrize("url", ["jsons://h/x?verify=no", f"{RELAY}&verify=0", "ntfys://ntfy.sh/topic?Verify=False"])
+def test_certificates_are_checked_always(url: str) -> None:
+    (problem,) = channels.problems(Alerts({"x": url}, owner_addresses=OWN))
+    assert "turns off the check of certificates" in problem
 
 
 def test_what_is_worth_a_thought() -> None:

@@ -210,8 +210,12 @@ def _service(url: str, alerts: Alerts) -> Any:
         receivers = {address for _, address in service.targets} | {*service.cc, *service.bcc}
         if not receivers or not {address.lower() for address in receivers} <= alerts.owner_addresses:
             raise _Refused("writes to others than you: name one or more of OWNER_ADDRESSES after the relay's name")
-        if str(service.from_addr[1]).lower() in alerts.owner_addresses:
-            raise _Refused("writes as you: add ?from=ADDRESS, an address that is not yours")
+        if {str(service.from_addr[1]).lower(), str(service.user).lower()} & alerts.owner_addresses:
+            raise _Refused("writes as you: add ?from=ADDRESS, and log in as somebody who is not you")
+        if service.password and service.secure_mode == "insecure":
+            raise _Refused("sends a password without TLS: write mailtos://, and no mode=insecure")
+    if not service.verify_certificate:
+        raise _Refused("turns off the check of certificates: remove verify=, and add your CA to the system's")
     if "overflow=" not in url:
         service.overflow_mode = apprise.OverflowMode.SPLIT
     return service

@@ -172,8 +172,9 @@ def mail_faults(url: str, owner_addresses: Collection[str]) -> list[str]:
     logins |= {f"{name}@{domain}" for name in logins if "@" not in name for domain in domains}
     if (sender | logins) & own:
         faults.append("writes as you, and what it logs in with could write to anybody in your name: use another relay")
-    if parts.scheme == "mailto" and (parts.password or options.get("pass")):
-        faults.append("sends a password without TLS: write mailtos://")
+    is_plain = parts.scheme == "mailto" or options.get("mode", "").strip().lower().startswith("i")  # insecure
+    if is_plain and (parts.password or options.get("pass")):
+        faults.append("sends a password without TLS: write mailtos://, and no mode=insecure")
     return faults
 
 
