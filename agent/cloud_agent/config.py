@@ -143,7 +143,7 @@ class Config:
         oauth = self.mailbox.oauth if isinstance(self.mailbox, ImapBox | GmailBox) else None
         found = [
             self.claude_api_key,
-            self.mailbox.password if isinstance(self.mailbox, ImapBox) else "",
+            *(_as_written(self.mailbox.password) if isinstance(self.mailbox, ImapBox) else ()),
             *((oauth.refresh_token, oauth.client_secret) if oauth is not None else ()),
             *(self.alerts.secrets if self.alerts is not None else ()),
         ]
@@ -151,6 +151,13 @@ class Config:
 
     def __repr__(self) -> str:
         return f"Config(vault_path={str(self.vault_path)!r}, agent_name={self.agent_name!r})"  # never a secret
+
+
+def _as_written(password: str) -> list[str]:
+    """A password, and how Google shows its app passwords, and how people copy those: with and without spaces."""
+    joined = "".join(password.split())
+    by_four = " ".join(joined[begin : begin + 4] for begin in range(0, 16, 4))
+    return list(dict.fromkeys((password, joined, *([by_four] if re.fullmatch(r"[a-z]{16}", joined) else []))))
 
 
 def env_file_path(option: str | None, environ: Mapping[str, str]) -> Path:

@@ -315,6 +315,12 @@ def test_all_credentials_are_known_to_the_guards_of_sync(env_file: Path) -> None
     assert config.load(env_file, {}).secrets == [f"{VALUE}$x", "to-renew", "of-client", "json://host/key", "host/key"]
 
 
+@pytest.mark.parametrize("password", ["abcdefghijklmnop", "abcd efgh ijkl mnop"])
+def test_an_app_password_is_known_with_and_without_spaces(env_file: Path, password: str) -> None:
+    env_file.write_text(f"{env_file.read_text()}{IMAP}IMAP_PASSWORD={password}\n")
+    assert {"abcdefghijklmnop", "abcd efgh ijkl mnop"} <= set(config.load(env_file, {}).secrets)
+
+
 def test_a_key_of_a_channel_is_known_without_its_address(env_file: Path) -> None:
     urls = "tgram://123456789:AAHfiqksKZ8WmR2zSjiQ7l-9/42 mailtos://alerts:of%24relay@relay.example.net/a@example.org"
     env_file.write_text(f"{env_file.read_text()}OWNER_ADDRESSES=a@example.org\nALERT_URLS={urls}?from=b@example.net\n")
