@@ -403,6 +403,7 @@ def _alert(settings: config.Config, *, test: bool) -> int:
     from cloud_agent.alerting import teller
 
     state = State(settings.state_path)
+    teller.confine()
     if test:
         good = teller.test(settings, state, lambda line: print(line, flush=True))
     else:

@@ -143,7 +143,7 @@ class Config:
         oauth = self.mailbox.oauth if isinstance(self.mailbox, ImapBox | GmailBox) else None
         found = [
             self.claude_api_key,
-            self.mailbox.password if isinstance(self.mailbox, ImapBox) else "",
+            *(_as_written(self.mailbox.password) if isinstance(self.mailbox, ImapBox) else ()),
             *((oauth.refresh_token, oauth.client_secret) if oauth is not None else ()),
             *(self.alerts.secrets if self.alerts is not None else ()),
         ]
@@ -151,6 +151,13 @@ class Config:
 
     def __repr__(self) -> str:
         return f"Config(vault_path={str(self.vault_path)!r}, agent_name={self.agent_name!r})"  # never a secret
+
+
+def _as_written(password: str) -> list[str]:
+    """A password, and how Google shows its app passwords, and how people copy those: with and without spaces."""
+    joined = "".join(password.split())
+    by_four = " ".join(joined[begin : begin + 4] for begin in range(0, 16, 4))
+    return list(dict.fromkeys((password, joined, *([by_four] if re.fullmatch(r"[a-z]{16}", joined) else []))))
 
 
 def env_file_path(option: str | None, environ: Mapping[str, str]) -> Path:
@@ -190,6 +197,8 @@ def inspect(env_file: Path, environ: Mapping[str, str]) -> tuple[Config | None, 
     reader = Reader(values, problems)
     vault_text = reader.required("VAULT_PATH", "set it to the folder of the vault")
     remote = reader.required("GIT_REMOTE_URL", "set it to the vault's remote, e.g. git@github.com:you/vault.git")
+    if remote is not None and not alerting.can_be_split(remote):
+        problems.append("GIT_REMOTE_URL is no URL that can be read: write its password percent-encoded, or correct it")
     api_key = reader.required("CLAUDE_API_KEY", "set it to an API key of the Claude console")
     vault = Path(vault_text).expanduser().absolute() if vault_text else None
     if vault is not None:
@@ -293,14 +302,17 @@ def _mailbox(reader: Reader) -> ImapBox | GmailBox | MaildirBox | None:
     if maildir is not None and host:
         problems.append("IMAP_HOST and MAILDIR_PATH are both set: one agent watches one mailbox, remove one of them")
         return None
+    if not host:
+        # A credential that nothing uses is one too many, and the guards of sync do not know it.
+        mend = "remove it" if maildir is not None else "set it to the name of your mail server"
+        for name in ("IMAP_USER", "IMAP_PASSWORD", "IMAP_OAUTH_REFRESH_TOKEN", "IMAP_OAUTH_CLIENT_SECRET"):
+            if reader.text(name, ""):
+                problems.append(f"{name} is set, and IMAP_HOST is not: {mend}")
     if maildir is not None:
         if not all((maildir / name).is_dir() for name in ("new", "cur")):
             problems.append("MAILDIR_PATH names no Maildir (a folder with new/ and cur/): correct the path")
         return MaildirBox(maildir)
     if not host:
-        for name in ("IMAP_USER", "IMAP_PASSWORD", "IMAP_OAUTH_REFRESH_TOKEN"):
-            if reader.text(name, ""):
-                problems.append(f"{name} is set, and IMAP_HOST is not: set it to the name of your mail server")
         return None
     if not re.fullmatch(r"[\w.-]+|[0-9a-fA-F:]+", host):
         problems.append("IMAP_HOST is no server's name alone: without scheme and port, e.g. IMAP_HOST=imap.example.org")
@@ -350,6 +362,8 @@ def _oauth(reader: Reader, host: str) -> OAuth | None:
 
 def _is_safe_url(url: str) -> bool:
     """https, or http to this machine: tokens go there."""
+    if not alerting.can_be_split(url):
+        return False
     parts = urlsplit(url)
     return bool(parts.hostname) and (
         parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(parts.hostname or ""))

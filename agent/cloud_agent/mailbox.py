@@ -29,7 +29,7 @@ from cloud_agent.config import Config
 from cloud_agent.intake import MAX_BYTES
 from cloud_agent.journal import Journal
 from cloud_agent.mail import shown
-from cloud_agent.state import Clock, Result, State, read_json
+from cloud_agent.state import MISSED, Clock, Result, State, read_json
 from cloud_agent.vault import ForbiddenPath, Vault, lock, write_whole
 
 log = logging.getLogger("cloud_agent.mailbox")
@@ -52,6 +52,10 @@ LOOK_BACK = timedelta(days=30)
 BATCH = 50
 # What could not be fetched, or taken, so often is told and passed over: it must not keep others waiting.
 TRIES = 3
+# An alert of such a message stands so long, as nobody can say when it was read; and so many stand at most, as anybody
+# may send what is no message.
+MISSED_STANDS = timedelta(days=1)
+MOST_MISSED = 20
 DROPPED = Backoff(first=1.0, longest=300.0)
 # Providers lock an account out after some ten refused logins in a quarter of an hour or so.
 REFUSED = Backoff(first=300.0, longest=3600.0)
@@ -220,6 +224,7 @@ class Watcher:
     def run_pass(self, underway: Callable[[Report], None] = lambda _: None) -> Report:
         """Take what is new. Never raises for what the mailbox or a message does."""
         report = Report()
+        self._forget_missed()
         left = self.pause.left(self.clock())
         if left:
             return Report("later", self._trouble(), refused=self.pause.first == REFUSED.first, retry_in=left)
@@ -358,11 +363,27 @@ class Watcher:
         """A message stays in the mailbox alone: told where a person looks. Raises OSError where it cannot be told."""
         self.tries.pop(name, None)
         report.missed += 1
-        words = f"A message was left in the mailbox, {name} of {self.source.name}: {why}. Read it there."
+        said = shown(f"A message was left in the mailbox, {name} of {self.source.name}: {why}. Read it there.")
+        words = "".join(letter if letter.isprintable() else " " for letter in said)  # a file's name may hold anything
         log.warning("%s", words)
+        self._raise_missed(name, words)  # first: it may be raised twice, and the record is written once
         with lock(self.state.tree_lock):
             self.journal.tell(dashboard.plain(words, 500))
             self.journal.record("mail_missed", self.source.name, result="failure", message=name, reason=why)
+
+    def _raise_missed(self, name: str, words: str) -> None:
+        key = f"{MISSED}{name}"
+        others = [other for other in self.state.alerts() if other.startswith(MISSED) and other != key]
+        if len(others) >= MOST_MISSED:
+            key, words = f"{MISSED}more", f"More was left in the mailbox, {self.source.name}: Dashboard.md says what."
+        self.state.raise_alert(key, words[:500], self.clock())
+
+    def _forget_missed(self) -> None:
+        with contextlib.suppress(OSError):
+            for key, alert in self.state.alerts().items():
+                since = parse_time(alert.get("since", ""))
+                if key.startswith(MISSED) and (since is None or self.clock() - since >= MISSED_STANDS):
+                    self.state.clear_alert(key)
 
     def _trouble(self) -> str:
         return self.state.alerts().get("mailbox", {}).get("message", "")

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from cloud_agent.config import OAuth
+from cloud_agent.mail import one_line
 from cloud_agent.mailbox import Refused, Unreachable
 from cloud_agent.state import read_json
 
@@ -29,9 +30,10 @@ MOST_ANSWER_BYTES = 1_000_000
 MARGIN_SECONDS = 60.0
 
 # Scopes that let mail be sent, of Google ("Choose Gmail API scopes": full access, send, compose, modify, and the
-# settings, which can forward) and of Microsoft (SMTP.Send, Mail.Send, EWS, full_access_as_app).
+# settings, which can forward) and of Microsoft (SMTP.Send, Mail.Send, EWS, full_access_as_app); of others what says so.
 _SENDS = re.compile(
-    r"send|mail\.google\.com|gmail\.(?:modify|compose|insert|settings)|addons.*compose|EWS\.|full_access", re.I
+    r"send|smtp|submission|mail\.google\.com|gmail\.(?:modify|compose|insert|settings)|addons.*compose|EWS\.|full_access",
+    re.I,
 )
 # RFC 6749 §5.2: what no waiting mends.
 _FINAL = ("invalid_grant", "invalid_client", "unauthorized_client", "invalid_scope", "unsupported_grant_type")
@@ -124,16 +126,16 @@ class Tokens:
         status, body = self._http.open(self._settings.token_url, data=urllib.parse.urlencode(form).encode())
         with body:
             answer = self._http.parse(body)
-        error = str(answer.get("error", ""))
+        error = one_line(str(answer.get("error", "")))[:80]
         if status in (400, 401, 403) and error in _FINAL:
-            if error not in _MEND:
+            if error == "invalid_grant":  # of the others the token is not the cause: it may be the last one there is
                 self._keep.unlink(missing_ok=True)  # the one in the settings may be newer
             mend = _MEND.get(error, "get a new one (docs/mailbox.md)")
             raise Refused(f"the token endpoint refuses the refresh token ({error}): {mend}")
         token = answer.get("access_token")
         if status != 200 or not isinstance(token, str) or not token:
             raise Unreachable(f"the token endpoint gave no token (status {status}{f', {error}' if error else ''})")
-        sending = [scope for scope in str(answer.get("scope", "")).split() if _SENDS.search(scope)]
+        sending = [scope[:80] for scope in one_line(str(answer.get("scope", ""))).split() if _SENDS.search(scope)][:5]
         if sending:
             raise Refused(
                 f"the refresh token can send mail (its scope: {', '.join(sending)}): revoke it, and get one that may"

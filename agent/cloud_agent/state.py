@@ -15,6 +15,9 @@ from cloud_agent.vault import lock, write_whole
 Result = Literal["ok", "later", "failed"]
 Clock = Callable[[], datetime]
 
+# How the keys of alerts begin that tell of a message which stayed in the mailbox alone.
+MISSED = "missed "
+
 
 def utc_now() -> datetime:
     return datetime.now(UTC)
@@ -48,6 +51,11 @@ class State:
     def process_lock(self, loop: str) -> Path:
         """One draft pass, one sync cycle at a time, also when a person starts another by hand."""
         return self.folder / f"{loop}.lock"
+
+    @property
+    def renewed_token(self) -> Path:
+        """Where `watch` keeps a refresh token that the provider gave instead of the one in the settings."""
+        return self.folder / "watch-oauth.json"
 
     def beat(self, loop: str, cycle: int, started: datetime, finished: datetime, result: Result, **more: Any) -> None:
         """Rewrite `draft.json` or `sync.json` whole; `synced`, the last success, is carried on."""

@@ -13,7 +13,7 @@ from typing import Any, TypeGuard
 from cloud_agent import audit, usage
 from cloud_agent.config import Config
 from cloud_agent.kept import kept
-from cloud_agent.state import State, iso
+from cloud_agent.state import MISSED, State, iso
 from cloud_agent.vault import INBOX, LOCAL, NEEDS_ACTION, PENDING, Vault, lock
 
 # A beat may be late by one more interval and the longest step before the loop counts as not living.
@@ -162,7 +162,10 @@ def loops(config: Config, state: State, now: datetime) -> dict[str, dict[str, An
 
 def alerts_of(config: Config, state: State) -> dict[str, dict[str, str]]:
     """The alerts that stand, by key. Of a mailbox that is not configured any more nobody clears one."""
-    return {key: alert for key, alert in state.alerts().items() if key != "mailbox" or config.mailbox is not None}
+    found = state.alerts()
+    if config.mailbox is not None:
+        return found
+    return {key: alert for key, alert in found.items() if key != "mailbox" and not key.startswith(MISSED)}
 
 
 def judged(found: dict[str, dict[str, Any]], config: Config) -> dict[str, dict[str, Any]]:

@@ -36,7 +36,7 @@ from cloud_agent.mail import shown
 from cloud_agent.mend import JOIN, NotNow, mend, sweep
 from cloud_agent.mend import shortened as find_shortened
 from cloud_agent.merge import EMPTY_TREE, changes, conflict_name, join
-from cloud_agent.state import Clock, Result, State
+from cloud_agent.state import Clock, Result, State, read_json
 from cloud_agent.vault import ForbiddenPath, Vault, lock
 from cloud_agent.watch import Watch
 
@@ -116,7 +116,8 @@ class Syncer:
         remote = urlsplit(config.git_remote_url)
         # In https://TOKEN@host/… the user name is the token.
         in_url = remote.password or (remote.username if remote.scheme in ("http", "https") else "")
-        self.own_secrets = [secret for secret in (*config.secrets, in_url or "") if len(secret) >= SHORTEST_SECRET]
+        self.set_secrets = [*config.secrets, in_url or ""]
+        self.own_secrets = self._secrets()
         self.busy_since: datetime | None = None
         self.watch = Watch(config.vault_path) if watching else None
         self.scanned: datetime | None = None  # when git last looked at all files; None: it must
@@ -138,6 +139,7 @@ class Syncer:
         `underway` is called once all is committed, before the remote is waited for.
         """
         outcome = Outcome()
+        self.own_secrets = self._secrets()
         with lock(self.state.process_lock("sync")):
             try:
                 try:
@@ -198,6 +200,11 @@ class Syncer:
                 self.pushing[1].result()
                 self.pushing = None
             self._wait_for_index()
+
+    def _secrets(self) -> list[str]:
+        """The settings' secrets, and the refresh token that `watch` was given meanwhile."""
+        renewed = str(read_json(self.state.renewed_token).get("refresh_token", ""))
+        return [secret for secret in (*self.set_secrets, renewed) if len(secret) >= SHORTEST_SECRET]
 
     # -- mend ------------------------------------------------------------------------------------------------------
 

@@ -39,7 +39,7 @@ def source_of(box: ImapBox | GmailBox | MaildirBox, config: Config, clock: Clock
         from cloud_agent.oauth import Http, Tokens
 
         http = Http(box.ca_file)
-        tokens = Tokens(box.oauth, http, state / "watch-oauth.json")
+        tokens = Tokens(box.oauth, http, State(state).renewed_token)
         if isinstance(box, GmailBox):
             from cloud_agent.gmail import Gmail
 

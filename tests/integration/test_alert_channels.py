@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import subprocess
@@ -158,12 +159,13 @@ def test_a_server_over_http_that_answers_an_error_is_slow_or_dies(
 
 
 class Loopback:
-    """An HTTP server that keeps what it gets, and answers with `status` after `seconds`."""
+    """An HTTP server that keeps what it gets, and answers with `status` after `seconds`, or for ever."""
 
     def __init__(self) -> None:
         self.got: list[dict[str, Any]] = []
         self.status = 200
         self.seconds = 0.0
+        self.endless = False
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -173,6 +175,9 @@ class Loopback:
                 self.send_response(outer.status)
                 self.end_headers()
                 self.wfile.write(b"{}")
+                with contextlib.suppress(OSError):
+                    while outer.endless:
+                        self.wfile.write(bytes(65536))
 
             def log_message(self, *_: object) -> None:
                 pass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import signal
 import subprocess
 import time
@@ -185,14 +186,26 @@ def test_a_broken_channel_holds_up_nobody_and_is_visible(machine: Machine, serve
     assert len(server.calls()) == 1
 
 
-def test_what_a_server_leaves_behind_is_ended(machine: Machine, server: Server) -> None:
+@pytest.mark.parametrize("options", [(), ("--test",)])
+def test_what_a_server_leaves_behind_is_ended(machine: Machine, server: Server, options: tuple[str, ...]) -> None:
     machine.set(ALERT_URLS="", ALERT_MCP_COMMAND=" ".join(server.command("deaf")), WHATSAPP_NOTIFICATION_NUMBER=NUMBER)
     machine.known("whatsapp")
     machine.draft("x")
-    assert machine.run("alert").returncode == 0
+    assert machine.run("alert", *options).returncode == 0
     started = server.noted()[0]
     assert len(server.calls()) == 1
+    assert server.noted()[1]["memory"] == resource.getrlimit(resource.RLIMIT_DATA)[0], "ours is not its own"
     wait_for(lambda: not lives(started["pid"]) and not lives(started["child"]), 5)
+
+
+def test_an_answer_without_end_does_not_take_the_machines_memory(machine: Machine, loopback: Loopback) -> None:
+    loopback.endless = True
+    machine.known(channel(machine))
+    machine.draft("x")
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    assert machine.run("alert").returncode == 75
+    assert machine.kept().channels[channel(machine)].failures == 1
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < max(before, 450_000)
 
 
 def test_a_kill_repeats_a_message_once_at_most(machine: Machine, server: Server) -> None:

@@ -385,6 +385,15 @@ def test_held_back_files_are_told_once_and_the_rest_is_synced(world: World) -> N
     assert "keys.md" in world.remote_files()
 
 
+def test_a_refresh_token_that_was_renewed_while_sync_runs_is_held_back(world: World) -> None:
+    cloud = world.cloud
+    cloud.write("a.md", "fine\n")
+    assert cloud.synced().held == {}
+    cloud.state.renewed_token.write_text(json.dumps({"of": "x", "refresh_token": "of-no-known-form"}))
+    cloud.write("b.md", "it is of-no-known-form\n")
+    assert list(cloud.synced().held) == ["b.md"]
+
+
 def test_a_file_that_is_held_back_where_it_went_stays_where_it_was(world: World) -> None:
     """A mail with a key in it, which plain git brought: the remote must not lose it when Cloud files it."""
     key = f"ghp_{'aB3' * 12}"

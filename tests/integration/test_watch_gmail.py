@@ -155,6 +155,7 @@ def test_a_revoked_token_is_told_and_not_hammered(provider: Provider, watched: W
         "https://www.googleapis.com/auth/gmail.modify",
         "https://outlook.office.com/IMAP.AccessAsUser.All https://outlook.office.com/SMTP.Send",
         "https://graph.microsoft.com/Mail.Send",
+        "https://mail.example.org/imap https://mail.example.org/smtp",
         "https://outlook.office365.com/EWS.AccessAsUser.All",
     ],
 )
@@ -199,6 +200,13 @@ def test_an_account_that_the_api_does_not_know(provider: Provider, tmp_path: Pat
     with Watched(tmp_path, **settings(provider, IMAP_USER="bob@example.com")) as watched:
         done = watched.once()
     assert (done.returncode, "look at IMAP_USER" in done.stderr, "Traceback" in done.stderr) == (75, True, False)
+
+
+def test_what_an_endpoint_says_is_one_short_line(provider: Provider, tmp_path: Path) -> None:
+    provider.token = lambda form: (500, {"error": "\x1b[31m\n" + "x" * 100_000})  # type: ignore[method-assign]
+    with pytest.raises(Unreachable) as caught:
+        tokens(provider, tmp_path).access()
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 200
 
 
 def test_a_token_is_used_as_long_as_it_lasts(provider: Provider, tmp_path: Path) -> None:

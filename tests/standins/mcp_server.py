@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -60,6 +61,7 @@ def main() -> None:
             message=message,
             pid=os.getpid(),
             environment=sorted(os.environ),
+            memory=resource.getrlimit(resource.RLIMIT_DATA)[0],
         )
         if behave == "error":
             raise ToolError("not logged in: scan the code of +491700000000")

@@ -531,6 +531,7 @@ def test_pruning_goes_by_what_is_linked(machine: FakePM2) -> None:
 def test_no_secret_is_told(machine: FakePM2) -> None:
     settings = "CLAUDE_API_KEY='sk-secret-key'\nGIT_REMOTE_URL='https://token-of-me@host/x'\nA='ssh://git@host/x'\n"
     assert agent_release.secrets(settings) == {"sk-secret-key", "token-of-me"}
+    assert r"it's a \ word" in agent_release.secrets("IMAP_PASSWORD='it\\'s a \\\\ word'\n")
     assert agent_release.secrets("A='ssh://me:pass-word@host/x'\n") == {"pass-word"}
     assert agent_release.secrets('CLAUDE_API_KEY="by-hand-1"\n') == {"by-hand-1"}
     assert agent_release.secrets("A='x'\nCLAUDE_API_KEY=by-hand-2\n") == {"by-hand-2"}

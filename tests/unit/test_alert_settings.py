@@ -78,6 +78,7 @@ def test_the_defaults(read) -> None:
         ({"ALERT_URLS": SECRET}, "ALERT_URLS, entry 1: is no Apprise URL"),
         ({"ALERT_URLS": f"ntfys://x/y whatsapp://{SECRET}@1/2"}, "ALERT_URLS, entry 2: is of a service that could"),
         ({"ALERT_URLS": f"slack://xoxp-{SECRET}/#a"}, "a Slack user's token"),
+        ({"ALERT_URLS": "ntfys://ntfy.sh/topic?priority=5&%65mail=eve@example.net"}, "forward to an address"),
         ({"ALERT_URLS": RELAY}, "set OWNER_ADDRESSES"),
         ({"ALERT_MCP_COMMAND": "server"}, "WHATSAPP_NOTIFICATION_NUMBER is no telephone number"),
         (
@@ -99,12 +100,39 @@ def test_the_defaults(read) -> None:
         ({"ALERT_URLS": "ntfy://x/y,json://z"}, "separate the entries by spaces"),
         ({"ALERT_URLS": "ntfy://x/y, json://z"}, "ALERT_URLS, entry 1: holds a comma"),
         ({"ALERT_URLS": "https://ntfy.sh/topic"}, "e.g. ntfys://ntfy.sh/TOPIC"),
-        ({"ALERT_URLS": "ntfy://x/y", "ALERT_MCP_TOKEN": SECRET}, "ALERT_MCP_TOKEN is set, and no server for it"),
+        ({"ALERT_URLS": "ntfy://x/y", "ALERT_MCP_TOKEN": SECRET}, "ALERT_MCP_TOKEN is set, and ALERT_MCP_URL is not"),
         ({"ALERT_DIGEST": "08:00"}, "ALERT_DIGEST is set, but nothing to tell it by"),
     ],
 )
 def test_what_is_wrong(read, values: dict[str, str], said: str) -> None:
     assert any(said in problem for problem in read(**values)[1]), read(**values)[1]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {
+            "ALERT_URLS": f"mailtos://u:{SECRET}℀@relay.example.net/you@example.org",
+            "OWNER_ADDRESSES": "you@example.org",
+        },
+        {"ALERT_URLS": f"ntfys://u:{SECRET}℀@h/x"},
+        {"ALERT_URLS": "ntfys://[h/x", "ALERT_DIGEST": "08:00"},
+        {"ALERT_MCP_URL": f"https://u:{SECRET}℀@h/x", "WHATSAPP_NOTIFICATION_NUMBER": "+491701234567"},
+        {"GIT_REMOTE_URL": f"https://u:{SECRET}℀@h/x.git"},
+        {
+            "IMAP_HOST": "h",
+            "IMAP_USER": "u",
+            "IMAP_OAUTH_CLIENT_ID": "c",
+            "IMAP_OAUTH_REFRESH_TOKEN": "t",
+            "IMAP_OAUTH_TOKEN_URL": f"https://u:{SECRET}℀@h/",
+        },
+    ],
+)
+def test_an_address_that_cannot_be_taken_apart_is_a_problem_and_not_shown(read, values: dict[str, str]) -> None:
+    """`urlsplit` raises with the host's part, password and all, in its message."""
+    found, problems = read(**values)
+    assert len(problems) == 1 and next(iter(values)).partition("_")[0] in problems[0]
+    assert found is None or warnings(found) == found.secrets == []
 
 
 def test_a_library_that_is_missing_is_named(read, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,7 +169,10 @@ def test_a_relay_that_writes_to_the_owner_alone(url: str) -> None:
         ("mailtos://you:p@example.org/you@example.org?from=a@example.net", "writes as you"),
         ("mailtos://you%40example.org:p@smtp.example.net/you@example.org?from=a@example.net", "writes as you"),
         ("mailtos://u:p@smtp.example.net/you@example.org?from=a@example.net&user=me@example.com", "writes as you"),
+        ("mailtos://you:p@smtp.example.org/you@example.org?from=a@example.net", "writes as you"),
+        ("mailtos://You:p@x.net/you@example.org?from=a@example.net&smtp=smtp.Example.com&user=me", "writes as you"),
         ("mailto://u:p@relay.example.net/you@example.org?from=a@example.net", "without TLS"),
+        ("mailtos://u:p@relay.example.net/you@example.org?from=a@example.net&mode=%69nsecure", "without TLS"),
         ("mailtos://u:p@relay.example.net/you@example.org?from=a@example.net&to=x&to=y", "options twice"),
         ("mailtos://u:p@relay.example.net/you@example.org?from=a@example.net&+X-To=eve@x.net", "or others than"),
         ("mailtos://[/you@example.org", "no URL that can be read"),
@@ -153,7 +184,7 @@ def test_a_relay_that_could_write_to_others_or_as_the_owner(url: str, said: str)
 
 PIECES = (
     "/ you@example.org eve@x.net ? & to= cc= bcc= from= a@example.net , ; %2C %40 u:p@ relay.example.net user= smtp= "
-    "name= %20 + < > format=text ="
+    "name= %20 + < > format=text = mode= insecure starttls you"
 ).split()
 
 
@@ -171,6 +202,8 @@ def test_what_is_let_through_apprise_understands_no_differently(rest: str) -> No
         receivers = {address for _, address in service.targets} | service.cc | service.bcc
         assert {address.lower() for address in receivers} <= OWN
         assert service.from_addr[1].lower() not in OWN
+        assert service.user not in OWN
+        assert not service.password or service.secure_mode != "insecure"
 
 
 def test_apprises_own_word_is_heard(read) -> None:
@@ -181,6 +214,12 @@ def test_apprises_own_word_is_heard(read) -> None:
     ]
 
 
+@pytest.mark.parametrize("url", ["jsons://h/x?verify=no", f"{RELAY}&verify=0", "ntfys://ntfy.sh/topic?Verify=False"])
+def test_certificates_are_checked_always(url: str) -> None:
+    (problem,) = channels.problems(Alerts({"x": url}, owner_addresses=OWN))
+    assert "turns off the check of certificates" in problem
+
+
 def test_what_is_worth_a_thought() -> None:
     found = {
         "whatsapp": Mcp("+491701234567", ("server",)),
@@ -188,8 +227,13 @@ def test_what_is_worth_a_thought() -> None:
     }
     said = " ".join(warnings(Alerts(found)))
     assert "runs a server on this machine" in said and "relay's password" in said and SECRET not in said
+    by_option = RELAY.replace(f":{SECRET}", "") + f"&pass={SECRET}"
+    assert "relay's password" in warnings(Alerts({"mailtos-1": by_option}))[0]
     assert "not encrypted" in warnings(Alerts({"w": Mcp("+491701234567", url="http://mcp.example.org/mcp")}))[0]
-    assert warnings(Alerts({"w": Mcp("+491701234567", url="http://127.0.0.1:80/mcp"), "ntfy-1": "ntfy://x/y"})) == []
+    assert warnings(Alerts({"w": Mcp("+491701234567", url="http://127.0.0.1:80/mcp"), "ntfy-1": "ntfys://x/y"})) == []
+    assert warnings(Alerts({"a": "json://localhost:80/x", "b": f"tgram://123456789:{SECRET}/42"})) == []
+    (said,) = warnings(Alerts({"a": f"json://u:{SECRET}@hooks.example.org/x"}))
+    assert "json://, which is not encrypted" in said and SECRET not in said
 
 
 @pytest.mark.parametrize(

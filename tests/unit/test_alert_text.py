@@ -26,6 +26,15 @@ def mail(**fields: str) -> Mail:
         ("at 10.0.0.1, or 192.168.1.1.", "at 10[.]0[.]0[.]1, or 192[.]168[.]1[.]1."),
         ("mailto:x@y.example tel:+4917", "mailto[:]x@y[.]example tel[:]+4917"),
         ("@everyone <!channel> <@U123>", "[@]everyone ‹!channel› ‹[@]U123›"),
+        ('"@everyone" *@here* _@all x@channel', '"[@]everyone" *[@]here* _[@]all x[@]channel'),
+        ('"@**all** -@ann', '"[@]**all** -[@]ann'),
+        ("bob@example.org, b.c@mail.example.org", "bob@example[.]org, b.c@mail[.]example[.]org"),
+        ("bob@localhost bob@here.example", "bob[@]localhost bob[@]here[.]example"),
+        (
+            "evil\u3002com evil\uff61com \u3067\u3059\u3002\u307e\u3059",
+            "evil[.]com evil[.]com \u3067\u3059\u3002\u307e\u3059",
+        ),
+        ("[pay](//2130706433) ||hidden", "[pay]（//2130706433) ¦¦hidden"),
         ("a\r\nTo: +1\x00\x1b[31m\u2028b", "a To: +1 [31m b"),
         ("exa\u200bmple.com\u202e", "example[.]com"),
         ("\u5bb6.\u30b3\u30e0", "\u5bb6[.]\u30b3\u30e0"),
@@ -36,6 +45,7 @@ def test_a_strangers_words(wrote: str, stands: str) -> None:
     assert harmless(wrote, 120) == stands
 
 
+MENTION = re.compile(r"(?<!\[)@(?=everyone|here)|(?<![^\W_])(?<!\[)@", re.I)
 LINK = re.compile(r"[a-z][a-z0-9+.-]*://|\bwww\.|\w\.[^\W\d_]{2}|(?<![\d.])\d+\.\d+\.\d+\.\d+(?![\d.])", re.I)
 
 
@@ -43,11 +53,35 @@ LINK = re.compile(r"[a-z][a-z0-9+.-]*://|\bwww\.|\w\.[^\W\d_]{2}|(?<![\d.])\d+\.
     st.lists(
         st.one_of(
             st.text(max_size=8),
-            st.sampled_from(("http://", "evil.com", ".", "@everyone", "<", "\n", "\u202e", "//", ":", "1.1.1.1", " ")),
+            st.sampled_from(
+                (
+                    "http://",
+                    "evil.com",
+                    ".",
+                    "@everyone",
+                    "@",
+                    "](",
+                    "|",
+                    "\u3002",
+                    "<",
+                    "\n",
+                    "\u202e",
+                    "//",
+                    ":",
+                    "1.1.1.1",
+                    " ",
+                )
+            ),
         ),
         max_size=12,
     ).map("".join)
 )
+@example("mailto::")
+@example("[x]((//2130706433)")
+@example("_.com")
+@example("0001.1.1.1")
+@example("@]")
+@example("x@everyones.example")
 @example("a:\u200b//b")
 @example("h\x00ttp:\x00//x.\x00com")
 @example("http::://x.de")
@@ -55,6 +89,8 @@ def test_whatever_they_write_it_is_one_line_and_no_link(wrote: str) -> None:
     line = harmless(wrote, 60)
     assert line.isprintable()
     assert not LINK.search(line)
+    assert not MENTION.search(line)
+    assert "](" not in line and "||" not in line
     assert len(line.replace("[", "").replace("]", "")) <= 60
     assert harmless(line, 200) == line, "done again, it stays"
 

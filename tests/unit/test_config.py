@@ -315,6 +315,27 @@ def test_all_credentials_are_known_to_the_guards_of_sync(env_file: Path) -> None
     assert config.load(env_file, {}).secrets == [f"{VALUE}$x", "to-renew", "of-client", "json://host/key", "host/key"]
 
 
+@pytest.mark.parametrize("password", ["abcdefghijklmnop", "abcd efgh ijkl mnop"])
+def test_an_app_password_is_known_with_and_without_spaces(env_file: Path, password: str) -> None:
+    env_file.write_text(f"{env_file.read_text()}{IMAP}IMAP_PASSWORD={password}\n")
+    assert {"abcdefghijklmnop", "abcd efgh ijkl mnop"} <= set(config.load(env_file, {}).secrets)
+
+
+def test_a_key_of_a_channel_is_known_without_its_address(env_file: Path) -> None:
+    urls = "tgram://123456789:AAHfiqksKZ8WmR2zSjiQ7l-9/42 mailtos://alerts:of%24relay@relay.example.net/a@example.org"
+    env_file.write_text(f"{env_file.read_text()}OWNER_ADDRESSES=a@example.org\nALERT_URLS={urls}?from=b@example.net\n")
+    known = config.load(env_file, {}).secrets
+    assert {"AAHfiqksKZ8WmR2zSjiQ7l-9", "of$relay"} <= set(known)
+    assert not {"relay.example.net", "example.org", "a", "42"} & set(known)
+
+
+def test_a_credential_that_a_maildir_has_no_use_for(env_file: Path, tmp_path: Path) -> None:
+    for name in ("new", "cur"):
+        (tmp_path / "mails" / name).mkdir(parents=True)
+    (problem,) = problems_of(env_file, f"MAILDIR_PATH={tmp_path}/mails\nIMAP_PASSWORD=x\n")
+    assert problem == "IMAP_PASSWORD is set, and IMAP_HOST is not: remove it"
+
+
 def test_port_143_is_starttls(env_file: Path) -> None:
     made = mailbox_of(env_file, f"{IMAP}IMAP_PORT=143\nIMAP_PASSWORD=x\n")
     assert isinstance(made, ImapBox) and made.tls == "starttls"
@@ -323,6 +344,7 @@ def test_port_143_is_starttls(env_file: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "word"),
     [
+        ("IMAP_OAUTH_CLIENT_SECRET=x\n", "IMAP_OAUTH_CLIENT_SECRET is set, and IMAP_HOST is not: set it to"),
         ("IMAP_HOST=imap.example.org\nIMAP_PASSWORD=x\n", "IMAP_USER is not set"),
         (IMAP, "neither IMAP_PASSWORD nor IMAP_OAUTH_REFRESH_TOKEN"),
         (f"{IMAP}IMAP_PASSWORD=x\n{OAUTH}IMAP_OAUTH_TOKEN_URL=https://x.example/token\n", "remove the password"),

@@ -18,6 +18,7 @@ from cloud_agent.mailbox import (
     AT_ONCE,
     LARGE_BYTES,
     LOOK_BACK,
+    MOST_MISSED,
     TRIES,
     Arrived,
     Crashed,
@@ -248,6 +249,37 @@ def test_a_message_that_is_none_is_told_and_holds_nothing_up(kit: Kit) -> None:
     report = kit.watcher.run_pass()
     assert (report.taken, report.missed) == (1, 1)
     assert "message 0" in kit.dashboard() and "it has no header" in kit.dashboard()
+
+
+def test_what_was_left_in_the_mailbox_is_an_alert_for_a_day(kit: Kit) -> None:
+    def choosy(raw: bytes) -> Outcome:
+        raise NotAMessage("it has\n\x1b[31m no header")
+
+    kit.source.kept = [b"a"]
+    kit.behave = choosy
+    kit.watcher.run_pass()
+    (message,) = (alert["message"] for alert in kit.state.alerts().values())
+    assert message.startswith("A message was left in the mailbox, message 0 of fake:") and message.isprintable()
+    configured = replace(kit.config, mailbox=MaildirBox(kit.config.state_path))
+    told = facts.gather(configured, kit.state, {}, kit.clock())
+    assert told["alert missed message 0"] == "note"
+    kit.clock.advance(hours=23)
+    kit.watcher.run_pass()
+    assert list(kit.state.alerts()) == ["missed message 0"]
+    kit.clock.advance(hours=1)
+    kit.watcher.run_pass()
+    assert kit.state.alerts() == {}
+
+
+def test_thousands_that_are_no_message_are_few_alerts(kit: Kit) -> None:
+    def choosy(raw: bytes) -> Outcome:
+        raise NotAMessage("it has no header")
+
+    kit.source.kept = [b"%d" % number for number in range(60)]
+    kit.behave = choosy
+    assert kit.watcher.run_pass().missed == 60
+    assert len(kit.state.alerts()) == MOST_MISSED + 1
+    assert "More was left" in kit.state.alerts()["missed more"]["message"]
 
 
 def test_a_message_that_cannot_be_taken_is_tried_again_and_then_told(kit: Kit) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import resource
 import shutil
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -130,11 +131,17 @@ async def _call(mcp: Mcp, text: str, seconds: float, reached: list[str]) -> None
 
 
 def _leashed(command: tuple[str, ...]) -> tuple[str, ...]:
-    """The command, to be killed by the kernel (prctl(2), PR_SET_PDEATHSIG) where we are killed and cannot end it."""
+    """The command, to be killed by the kernel (prctl(2), PR_SET_PDEATHSIG) where we are killed and cannot end it, and
+    without our bound on memory, which is none for a server with a browser in it."""
     if shutil.which(command[0]) is None:
         raise _Refused("ALERT_MCP_COMMAND cannot be started (No such file or directory): correct it")
-    leash = shutil.which("setpriv")  # util-linux
-    return (leash, "--pdeathsig", "KILL", "--", *command) if leash else command
+    most = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    soft = "unlimited" if most == resource.RLIM_INFINITY else most
+    # Both of util-linux.
+    for wrapper, *options in (("prlimit", f"--data={soft}:"), ("setpriv", "--pdeathsig", "KILL")):
+        path = shutil.which(wrapper)
+        command = (path, *options, "--", *command) if path else command
+    return command
 
 
 async def _use(client: Any, mcp: Mcp, text: str, reached: list[str], text_type: Any) -> None:
@@ -204,8 +211,12 @@ def _service(url: str, alerts: Alerts) -> Any:
         receivers = {address for _, address in service.targets} | {*service.cc, *service.bcc}
         if not receivers or not {address.lower() for address in receivers} <= alerts.owner_addresses:
             raise _Refused("writes to others than you: name one or more of OWNER_ADDRESSES after the relay's name")
-        if str(service.from_addr[1]).lower() in alerts.owner_addresses:
-            raise _Refused("writes as you: add ?from=ADDRESS, an address that is not yours")
+        if {str(service.from_addr[1]).lower(), str(service.user).lower()} & alerts.owner_addresses:
+            raise _Refused("writes as you: add ?from=ADDRESS, and log in as somebody who is not you")
+        if service.password and service.secure_mode == "insecure":
+            raise _Refused("sends a password without TLS: write mailtos://, and no mode=insecure")
+    if not service.verify_certificate:
+        raise _Refused("turns off the check of certificates: remove verify=, and add your CA to the system's")
     if "overflow=" not in url:
         service.overflow_mode = apprise.OverflowMode.SPLIT
     return service

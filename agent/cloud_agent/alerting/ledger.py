@@ -8,7 +8,7 @@ it is so, and a kind, which says how soon it is told:
 | draft   | a draft that waits                         | 15 minutes later, with others  | later
 | person  | a mail that needs a person                 | likewise                       | later
 | note    | a smaller fault: a file that is not synced | likewise                       | later
-| urgent  | a draft or a mail of high priority         | at once; not two in 5 minutes  | (later)
+| urgent  | a draft or a mail of high priority         | at once; not two in 5 minutes* | (later)
 | failure | what stops the work until somebody acts    | after 5 minutes                | (later)
 | outage  | what stops it, and mostly mends itself     | after 30 minutes               | (later)
 | stopped | a loop that gives no sign of life          | after 10 minutes               | (later)
@@ -20,7 +20,7 @@ there when it works again, in one message, as far as it is still so. Nothing is 
 A cause that was away for less than OVER_SECONDS was never over. The first message on a channel is a digest of all that
 is so, two minutes after it was set up: a ledger that was deleted repeats that, and no more.
 
-Whoever writes mails can call them urgent: hence the 5 minutes.
+*: for each that was told and still waits, and an hour at most: whoever writes mails can call them urgent.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _URGENT: Collection[Kind] = frozenset(("urgent", "failure", "outage", "stopped")
 OVER_SECONDS = 600.0
 # Before a channel's first message: by then each loop has given a sign of life, also where all have just been started.
 SETTLE_SECONDS = 120.0
-URGENT_SECONDS = 300.0
+URGENT_SECONDS, LONGEST_URGENT_SECONDS = 300.0, 3600.0
 FIRST_PAUSE, LONGEST_PAUSE = 60.0, 900.0  # seconds between tries on a channel that fails
 FAILING = 5  # failures in a row, about half an hour, from which on a channel counts as broken
 # So often a message goes out whose receipt is not known; then it counts as told.
@@ -136,7 +136,8 @@ def due(ledger: Ledger, alerts: Alerts, now: datetime) -> list[Delivery]:
         if _left(channel, now) > 0:
             continue
         waiting = untold(ledger, name)
-        ripe = [key for key in waiting if _is_ripe(ledger.causes[key], channel, now)]
+        pause = _urgent_pause(ledger, name)
+        ripe = [key for key in waiting if _is_ripe(ledger.causes[key], channel, now, pause)]
         keys = [key for key in waiting if key in ripe or ledger.causes[key].kind in _GOES_ALONG]
         if _is_new(channel):
             if not quiet:
@@ -212,9 +213,16 @@ def _is_new(channel: Channel) -> bool:
     return channel.first < MOST_UNSURE
 
 
-def _is_ripe(told: Told, channel: Channel, now: datetime) -> bool:
+def _urgent_pause(ledger: Ledger, name: str) -> float:
+    """Seconds from the last message to one of an urgent mail: more for each that was told and still waits."""
+    told = ledger.causes.values()
+    waiting = sum(1 for one in told if one.kind == "urgent" and one.gone is None and one.told.get(name, 0) > 0)
+    return min(URGENT_SECONDS * max(waiting, 1), LONGEST_URGENT_SECONDS)
+
+
+def _is_ripe(told: Told, channel: Channel, now: datetime, urgent_pause: float) -> bool:
     if told.kind == "urgent" and channel.sent is not None:
-        return not timedelta() <= now - channel.sent < timedelta(seconds=URGENT_SECONDS)
+        return not timedelta() <= now - channel.sent < timedelta(seconds=urgent_pause)
     return (now - told.since).total_seconds() >= GRACE_SECONDS[told.kind]
 
 
@@ -250,8 +258,10 @@ def _digest(alerts: Alerts, now: datetime) -> dict[str, Kind]:
     """The digest that was due last: from its time on until the next one's."""
     if alerts.digest is None:
         return {}
-    local = now.astimezone(alerts.zone)
-    day = local.date() if local.time() >= alerts.digest else local.date() - timedelta(days=1)
+    day = now.astimezone(alerts.zone).date()
+    # Compared as moments: in autumn an hour of the clock comes twice.
+    if datetime.combine(day, alerts.digest, alerts.zone).astimezone(UTC) > now:
+        day -= timedelta(days=1)
     return {f"digest {day.isoformat()}": "digest"}
 
 

@@ -39,6 +39,7 @@ _NUMBER = re.compile(r"\+?[0-9]{6,15}(?:@s\.whatsapp\.net)?")
 _CLOCK = r"([01]?\d|2[0-3]):([0-5]\d)"
 # What Apprise takes from the query of a mailto URL and we can answer for.
 _MAIL_OPTIONS = frozenset("to cc bcc from name reply smtp mode user pass format overflow rto cto verify".split())
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 INSTALL = "install what agent/requirements-alerts.lock pins (Ansible does where alerts are set)"
 
 
@@ -75,7 +76,7 @@ class Alerts:
             if isinstance(target, Mcp):
                 found += [secret for secret in (target.token, _secret_part(target.url)) if secret]
             else:
-                found += [target, target.partition("://")[2]]
+                found += [target, target.partition("://")[2], *_keys(target)]
         return found
 
 
@@ -88,8 +89,10 @@ def read(reader: Reader, owner_addresses: frozenset[str]) -> Alerts | None:
         channels["whatsapp"] = mcp
     urls = reader.text("ALERT_URLS", "").split()
     for number, url in enumerate(urls, 1):
-        problems += [f"ALERT_URLS, entry {number}: {fault}" for fault in url_faults(url, owner_addresses)]
-        channels[channel_name(url)] = url
+        faults = url_faults(url, owner_addresses)
+        problems += [f"ALERT_URLS, entry {number}: {fault}" for fault in faults]
+        if not faults:
+            channels[channel_name(url)] = url
     for library, name, wanted in (("mcp", "ALERT_MCP_…", mcp is not None), ("apprise", "ALERT_URLS", bool(urls))):
         if wanted and importlib.util.find_spec(library) is None:
             problems.append(f"{name} needs the library {library}, which is not installed: {INSTALL}")
@@ -99,10 +102,21 @@ def read(reader: Reader, owner_addresses: frozenset[str]) -> Alerts | None:
     urgent_always, body = reader.flag("ALERT_URGENT_ALWAYS"), reader.flag("ALERT_BODY")
     if channels:
         return Alerts(channels, zone, quiet, digest, urgent_always, body, owner_addresses)
+    if urls:
+        return None  # all of them are wrong
     for name in ("ALERT_QUIET", "ALERT_DIGEST", "ALERT_TIMEZONE", "ALERT_URGENT_ALWAYS", "ALERT_BODY"):
         if reader.text(name, ""):
             problems.append(f"{name} is set, but nothing to tell it by: set ALERT_URLS or ALERT_MCP_…, or remove it")
     return None
+
+
+def can_be_split(url: str) -> bool:
+    """Whether `urlsplit` takes it. Else its error would name the host's part, with the password in it."""
+    try:
+        urlsplit(url)
+    except ValueError:
+        return False
+    return True
 
 
 def channel_name(url: str) -> str:
@@ -113,7 +127,7 @@ def channel_name(url: str) -> str:
 def url_faults(url: str, owner_addresses: Collection[str]) -> list[str]:
     """What is wrong with an Apprise URL, without its value. Pure."""
     schema, found, rest = url.partition("://")
-    if not found or not rest or not re.fullmatch(r"[a-z0-9]+", schema):
+    if not found or not rest or not re.fullmatch(r"[a-z0-9]+", schema) or not can_be_split(url):
         return ["is no Apprise URL: e.g. ntfys://ntfy.sh/TOPIC, entries separated by spaces"]
     if re.search(r",(?:$|[a-z0-9]+://)", url):
         return ["holds a comma between two URLs: separate the entries by spaces alone"]
@@ -126,6 +140,8 @@ def url_faults(url: str, owner_addresses: Collection[str]) -> list[str]:
         ]
     if schema == "slack" and "xoxp" in rest.lower():
         return ["is a Slack user's token, which writes as you: make a webhook or a bot"]
+    if schema in ("ntfy", "ntfys") and re.search(r"[?&]\s*email\s*=", unquote(rest), re.I):
+        return ["has ntfy forward to an address: remove email=, and use mailtos:// for e-mail"]
     return mail_faults(url, owner_addresses) if schema in _MAIL else []
 
 
@@ -155,18 +171,21 @@ def mail_faults(url: str, owner_addresses: Collection[str]) -> list[str]:
         faults.append("does not say who writes: add ?from=ADDRESS, an address that is not yours")
     login = [unquote(parts.username or ""), options.get("user", "")]
     logins = {name.lower() for name in login if name}
-    logins |= {f"{name}@{parts.hostname}" for name in logins if "@" not in name}
+    # A name alone is one of the relay's domain: `you` at smtp.example.org is you@example.org.
+    domains = {domain for host in (parts.hostname or "", options.get("smtp", "")) for domain in _domains(host.lower())}
+    logins |= {f"{name}@{domain}" for name in logins if "@" not in name for domain in domains}
     if (sender | logins) & own:
         faults.append("writes as you, and what it logs in with could write to anybody in your name: use another relay")
-    if parts.scheme == "mailto" and (parts.password or options.get("pass")):
-        faults.append("sends a password without TLS: write mailtos://")
+    is_plain = parts.scheme == "mailto" or options.get("mode", "").strip().lower().startswith("i")  # insecure
+    if is_plain and (parts.password or options.get("pass")):
+        faults.append("sends a password without TLS: write mailtos://, and no mode=insecure")
     return faults
 
 
 def warnings(alerts: Alerts) -> list[str]:
     """What is worth a thought, but stops nothing."""
     found = []
-    for name, target in alerts.channels.items():
+    for target in alerts.channels.values():
         if isinstance(target, Mcp):
             host = urlsplit(target.url).hostname or ""
             if target.command:
@@ -174,17 +193,34 @@ def warnings(alerts: Alerts) -> list[str]:
                     "ALERT_MCP_COMMAND runs a server on this machine: whatever it logs in with lies here and could "
                     "write to others (docs/security.md, Alerts)"
                 )
-            elif target.url.startswith("http://") and host not in ("localhost", "127.0.0.1", "::1"):
+            elif target.url.startswith("http://") and host not in _LOOPBACK:
                 found.append("ALERT_MCP_URL is not encrypted: who listens reads the alerts and the token; use https")
-        elif name.startswith(_MAIL) and urlsplit(target).password:
+            continue
+        schema = target.partition("://")[0]
+        if f"{schema}s" in SCHEMAS and (urlsplit(target).hostname or "") not in _LOOPBACK:
+            found.append(f"ALERT_URLS has {schema}://, which is not encrypted to a server of yours: use {schema}s://")
+        if schema in _MAIL and (urlsplit(target).password or "pass=" in target.lower()):
             found.append(
                 "ALERT_URLS holds a relay's password: let that relay deliver to you alone (docs/security.md, Alerts)"
             )
     return found
 
 
+def _domains(host: str) -> list[str]:
+    labels = host.split(".")
+    return [".".join(labels[begin:]) for begin in range(len(labels))]
+
+
 def _listed(text: str | None) -> list[str]:
     return [part for part in re.split(r"[\s,;]+", text or "") if part]
+
+
+def _keys(url: str) -> list[str]:
+    """What of an Apprise URL is a key by itself, as somebody may write it down: a password, and what looks random."""
+    password = urlsplit(url).password
+    words = (unquote(word) for word in re.split(r"[/&=?#:@,]", url.partition("://")[2]))
+    random = [word for word in words if re.fullmatch(r"(?=\D*\d)(?=.*[A-Za-z])[\w-]{16,}", word)]
+    return [*random, *([unquote(password)] if password else [])]
 
 
 def _secret_part(url: str) -> str:
@@ -202,10 +238,12 @@ def _mcp(reader: Reader) -> Mcp | None:
         "to_argument": reader.text("ALERT_MCP_TO_ARGUMENT", Mcp.to_argument),
         "text_argument": reader.text("ALERT_MCP_TEXT_ARGUMENT", Mcp.text_argument),
     }
+    if names["token"] and not url:
+        problems.append("ALERT_MCP_TOKEN is set, and ALERT_MCP_URL is not: set it, or remove the token")
     if not command and not url:
         problems += [
             f"{name} is set, and no server for it: set ALERT_MCP_URL or ALERT_MCP_COMMAND, or remove it"
-            for name in ("ALERT_MCP_TOKEN", "ALERT_MCP_TOOL", "ALERT_MCP_TO_ARGUMENT", "ALERT_MCP_TEXT_ARGUMENT")
+            for name in ("ALERT_MCP_TOOL", "ALERT_MCP_TO_ARGUMENT", "ALERT_MCP_TEXT_ARGUMENT")
             if reader.text(name, "")
         ]
         return None
@@ -218,7 +256,8 @@ def _mcp(reader: Reader) -> Mcp | None:
         words = tuple(shlex.split(command))
     except ValueError:
         problems.append("ALERT_MCP_COMMAND is no command line: close its quotes")
-    if url and not re.match(r"https?://[^/\s]", url):
+    if url and not (re.match(r"https?://[^/\s]", url) and can_be_split(url)):
+        url = ""
         problems.append("ALERT_MCP_URL is no http(s) URL: e.g. ALERT_MCP_URL=https://mcp.example.org/mcp")
     if not names["token"].isascii() or not names["token"].isprintable():
         problems.append("ALERT_MCP_TOKEN holds characters that no token has: copy it again")

@@ -16,6 +16,7 @@ import fcntl
 import json
 import logging
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -37,6 +38,8 @@ log = logging.getLogger("cloud_agent.alert")
 START_SECONDS = 20.0
 # The sending process ends itself after so long, and the loop that started it ends it a little later.
 LONGEST_SECONDS = 90.0
+# Bytes; libraries and threads take a third of it.
+MOST_MEMORY = 400_000_000
 
 
 def read(state: State) -> Ledger:
@@ -182,15 +185,22 @@ def _works(state: State, name: str) -> None:
         _change(state, lambda kept: ledger.works(kept, name))
 
 
+def confine() -> None:
+    """Bound what a channel can do to this machine: before anything is sent, by the loops' process or by hand."""
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    # An answer without end is a MemoryError here, and not the end of a loop that the kernel picks.
+    resource.setrlimit(resource.RLIMIT_DATA, (MOST_MEMORY, most))
+    with contextlib.suppress(OSError, AttributeError):
+        # What a server leaves behind becomes our child (prctl(2), PR_SET_CHILD_SUBREAPER), and is ended with us.
+        ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
+
+
 def become_sender() -> None:
     """Set this process up as the one that sends: it goes on when its loop ends, gives way to it, and does not live
     longer than LONGEST_SECONDS, whatever hangs."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)  # not SIG_IGN, which a server that is started would inherit
     os.nice(5)
-    with contextlib.suppress(OSError, AttributeError):
-        # What a server leaves behind becomes our child (prctl(2), PR_SET_CHILD_SUBREAPER), and is ended with us.
-        ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
 
     def end() -> None:
         time.sleep(LONGEST_SECONDS)

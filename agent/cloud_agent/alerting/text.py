@@ -18,13 +18,20 @@ SENDER, SUBJECT, REASON, BODY = 80, 120, 200, 500  # characters at most
 MOST = 5  # mails that are named; of the others it says how many
 LONGEST = 3500  # characters of a message
 
-_TRANSLATED = str.maketrans({"<": "‹", ">": "›", "`": "'", "．": ".", "\u2024": ".", "｡": ".", "：": ":", "／": "/"})
+_TRANSLATED = str.maketrans(
+    {"<": "‹", ">": "›", "`": "'", "．": ".", "\u2024": ".", "｡": "。", "：": ":", "／": "/", "＠": "@"}
+)
 _SCHEME = re.compile(r":(?=//|\\\\)")
-_BARE_SCHEME = re.compile(r"\b(mailto|tel|sms|javascript|data|whatsapp|tg|intent|file)(?=:\S)", re.I)
-# A dot between what could be two labels of a host's name; and an address in numbers.
-_HOST_DOT = re.compile(r"(?<=[^\W_])\.(?=[^\W\d_]{2})")
-_IP = re.compile(r"(?<![\d.])(\d{1,3})\.(\d{1,3})\.(\d{1,3})\.(\d{1,3})(?!\d|\.\d)")
-_MENTION = re.compile(r"(?<![^\s(\[{‹:;,!/|])[@＠](?!\])")
+_BARE_SCHEME = re.compile(r"\b(mailto|tel|sms|javascript|data|whatsapp|tg|intent|file):(?=\S)", re.I)
+# A dot between what could be two labels of a host's name (RFC 3490 3.1 takes an ideographic stop for one, too); and an
+# address in numbers.
+_HOST_DOT = re.compile(r"(?<=\w)\.(?=[^\W\d_]{2})|(?<=[A-Za-z0-9])。(?=[A-Za-z]{2})")
+_IP = re.compile(r"(?<![\d.])(\d+)\.(\d+)\.(\d+)\.(\d+)(?!\d|\.\d)")
+# What is left whole is the address of a mailbox: between a letter or digit and a host's name, broken by now. But not
+# where a messenger that does not look at what stands before it would call all members.
+_MENTION = re.compile(
+    r"@(?!(?<=\[@)\])(?:(?=everyone|here|channel|all|online|room)|(?<![^\W_]@)|(?![\w-]{1,63}\[\.\]))", re.I
+)
 
 
 @dataclass(frozen=True)
@@ -46,9 +53,10 @@ def harmless(text: str, limit: int) -> str:
     if len(line) > limit:
         line = f"{line[: limit - 1].rstrip()}…"
     line = _SCHEME.sub("[:]", line)
-    line = _BARE_SCHEME.sub(r"\1[:]", line).replace("[:]:", "[:]")
+    line = _BARE_SCHEME.sub(r"\1[:]", line)
     line = _IP.sub(r"\1[.]\2[.]\3[.]\4", _HOST_DOT.sub("[.]", line))
-    return _MENTION.sub("[@]", line)
+    # Markdown's link to `//2130706433`, and what hides all up to the next of its kind, in another's mail.
+    return _MENTION.sub("[@]", line).replace("](", "]（").replace("||", "¦¦")
 
 
 def sender(mail: Mail) -> str:

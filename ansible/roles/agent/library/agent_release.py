@@ -540,6 +540,7 @@ def write(path: Path, content: bytes, user: str, group: str, mode: int) -> None:
 
 def secrets(text: str) -> set[str]:
     found = {found for groups in SECRETS.findall(text) for found in groups if found}
+    found |= {re.sub(r"\\([\\'])", r"\1", one) for one in found}  # as env.cloud.j2 quotes them, and as they are
     return found | {url for urls in CHANNELS.findall(text) for url in urls.split()}
 
 
