@@ -39,8 +39,8 @@ _RAW = re.compile(rb'"raw"\s*:\s*"')
 _ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
 
 
-class Gone(Exception):
-    """404: a message was deleted, or history is no more."""
+class Gone(Unreachable):
+    """404: a message was deleted, or history is no more; of anything else, a setting is wrong."""
 
 
 class Gmail:
@@ -106,7 +106,9 @@ class Gmail:
             )
             for record in _dicts(answer.get("history")):
                 reached = _position(begin, str(record.get("id", newest)), None)
-                for change in (*_dicts(record.get("messagesAdded")), *_dicts(record.get("labelsAdded"))):
+                # A star and "mark as unread" are labels too: they make no new mail of an old one.
+                labelled = [one for one in _dicts(record.get("labelsAdded")) if label in (one.get("labelIds") or ())]
+                for change in (*_dicts(record.get("messagesAdded")), *labelled):
                     message = change.get("message")
                     message = message if isinstance(message, dict) else {}
                     identity = str(message.get("id", ""))
@@ -170,7 +172,10 @@ class Gmail:
 
     def _get(self, path: str, **query: Any) -> dict[str, Any]:
         with self._open(path, **query) as body:
-            return self.http.parse(body)
+            answer = self.http.parse(body)
+        if answer is None:  # taken for an empty list, it would lose all that the list has
+            raise Unreachable(f"{self.box.api_url} answers with what is none of Gmail's: correct GMAIL_API_URL")
+        return answer
 
     def _open(self, path: str, **query: Any) -> IO[bytes]:
         """The body of an answer with status 200. Raises Gone, Refused, Unreachable."""
@@ -180,12 +185,12 @@ class Gmail:
             if status == 200:
                 return body
             with body:
-                reason = _reason(self.http.parse(body))
+                reason = _reason(self.http.parse(body) or {})
             if status == 401 and again:
                 self.tokens.forget()
                 continue
             if status == 404:
-                raise Gone
+                raise Gone(f"Gmail's API knows nothing of {path} ({reason}): correct IMAP_USER, or GMAIL_API_URL")
             if status == 401 or (status == 403 and "limit" not in reason.lower()):
                 raise Refused(f"Gmail's API refuses the token ({reason}): get a new one (docs/mailbox.md)")
             raise Unreachable(f"Gmail's API answers with status {status} ({reason})")

@@ -63,6 +63,33 @@ def test_only_what_arrives_from_now_on_once_and_nothing_is_changed(provider: Pro
     assert provider.writes == 0
 
 
+def test_a_star_makes_no_new_mail_of_an_old_one(provider: Provider, watched: Watched) -> None:
+    old = provider.account.deliver(message("old"), "INBOX")
+    assert watched.once().returncode == 0
+    for label in ("UNREAD", "STARRED"):
+        provider.account.label(old, label)
+    assert watched.once().returncode == 0
+    assert watched.marks() == {}
+
+
+def test_an_answer_that_is_none_of_gmails_loses_nothing(provider: Provider, tmp_path: Path) -> None:
+    """A gateway that says 200 to all: no list is empty because it was not one."""
+    provider.account.deliver(message("a"))
+    get = provider.get
+    provider.get = lambda path, query: (200, ["hello"]) if path == "messages" else get(path, query)  # type: ignore[method-assign]
+    with Watched(tmp_path, **settings(provider, WATCH_SINCE_DAYS=3)) as watched:
+        assert watched.once().returncode == 75
+        provider.get = get  # type: ignore[method-assign]
+        assert watched.once().returncode == 0
+        assert watched.marks() == {"a": 1}
+
+
+def test_an_account_that_is_another_is_said(provider: Provider, tmp_path: Path) -> None:
+    with Watched(tmp_path, **settings(provider, IMAP_USER="anne@example.com")) as watched:
+        assert watched.once().returncode == 75
+        assert "correct IMAP_USER" in watched.alerts()["mailbox"]["message"]
+
+
 def test_what_is_on_disk_is_what_was_sent(provider: Provider, watched: Watched) -> None:
     watched.once()
     for size in (0, 1, 2, 70_000, LARGE_BYTES + 1):  # the last in a process of its own, in bounded memory
