@@ -21,6 +21,7 @@ from typing import IO, Any
 from cloud_agent.config import GmailBox
 from cloud_agent.mailbox import (
     MOST_BYTES,
+    TRIES,
     Arrived,
     Position,
     Refused,
@@ -43,6 +44,10 @@ class Gone(Unreachable):
     """404: a message was deleted, or history is no more; of anything else, a setting is wrong."""
 
 
+class Broken(Unreachable):
+    """A message that is not given as the API gives messages: this one's fault, perhaps, and no other's."""
+
+
 class Gmail:
     """The source."""
 
@@ -59,6 +64,7 @@ class Gmail:
         self.since_days = since_days
         self.spool = folder / "watch-fetch.eml"
         self.label = box.label.upper() if box.label.upper() in _SYSTEM else ""
+        self.tries: dict[str, int] = {}
 
     def messages(self, position: Position | None, recorded: datetime | None) -> Iterator[Arrived]:
         """See Source."""
@@ -151,6 +157,12 @@ class Gmail:
             yield Arrived(f"message {identity}", position, spool.content)
         except Gone:
             return
+        except Broken as why:
+            self.tries[identity] = self.tries.get(identity, 0) + 1
+            if self.tries[identity] < TRIES:
+                raise
+            del self.tries[identity]
+            yield Arrived(f"message {identity}", position, missed=str(why))
         finally:
             spool.close()
 
@@ -193,7 +205,8 @@ class Gmail:
                 raise Gone(f"Gmail's API knows nothing of {path} ({reason}): correct IMAP_USER, or GMAIL_API_URL")
             if status == 401 or (status == 403 and "limit" not in reason.lower()):
                 raise Refused(f"Gmail's API refuses the token ({reason}): get a new one (docs/mailbox.md)")
-            raise Unreachable(f"Gmail's API answers with status {status} ({reason})")
+            kind = Broken if status == 400 and path.startswith("messages/") else Unreachable
+            raise kind(f"Gmail's API answers with status {status} ({reason})")
         raise AssertionError("unreachable")
 
 
@@ -206,7 +219,7 @@ def decode_raw(body: IO[bytes], spool: Spool) -> None:
             seen += part
             found = _RAW.search(seen)
             if found is None and (not part or len(seen) > PART_BYTES):
-                raise Unreachable("Gmail's API gave a message without its text")
+                raise Broken("Gmail's API gave a message without its text")
         left = seen[found.end() :]
         while spool.size < MOST_BYTES:
             text, quote, _ = left.partition(b'"')
@@ -218,7 +231,9 @@ def decode_raw(body: IO[bytes], spool: Spool) -> None:
             if not part:
                 raise Unreachable("a message from Gmail's API broke off")
             left = text[whole:] + part
-    except (OSError, HTTPException, binascii.Error) as error:
+    except binascii.Error as error:
+        raise Broken(f"Gmail's API gave a message in no base64 ({error})") from None
+    except (OSError, HTTPException) as error:
         raise Unreachable(f"a message from Gmail's API broke off ({error})") from None
 
 

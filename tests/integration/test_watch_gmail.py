@@ -84,6 +84,21 @@ def test_an_answer_that_is_none_of_gmails_loses_nothing(provider: Provider, tmp_
         assert watched.marks() == {"a": 1}
 
 
+@pytest.mark.parametrize("answer", [(200, {}), (200, {"raw": "A"}), (400, {"error": {"message": "Precondition"}})])
+def test_a_message_that_gmail_cannot_give_holds_nobody_up(
+    provider: Provider, watched: Watched, answer: tuple[int, dict[str, object]]
+) -> None:
+    watched.start()
+    watched.wait_idle()
+    get = provider.get
+    broken = f"messages/{provider.account.deliver(message('broken'))}"
+    provider.get = lambda path, query: answer if path == broken else get(path, query)  # type: ignore[method-assign]
+    provider.account.deliver(message("b"))
+    wait(watched.marks, 30, watched.tail)
+    assert watched.marks() == {"b": 1}
+    assert broken.replace("/", " ").replace("messages", "message") in (watched.vault / "Dashboard.md").read_text()
+
+
 def test_an_account_that_is_another_is_said(provider: Provider, tmp_path: Path) -> None:
     with Watched(tmp_path, **settings(provider, IMAP_USER="anne@example.com")) as watched:
         assert watched.once().returncode == 75
