@@ -132,17 +132,22 @@ class Ledger:
         self.tree_lock = tree_lock
 
     def last(self, source: str) -> tuple[Position, datetime] | None:
-        """The position that was written last, and when; whichever agent wrote it."""
+        """The position that was written last, and when; whichever agent wrote it.
+
+        Raises OSError and ForbiddenPath. A log that cannot be read is not taken for none, and so not while git puts
+        another in its place: it would be a first start, and what came since the last one would be lost.
+        """
         source = shown(source)
         best: tuple[datetime, Position] | None = None
-        for path in reversed(audit.files(self.vault, self.journal.log)):
-            with contextlib.suppress(OSError, ForbiddenPath), self.vault.open(path) as file:
-                for raw in iter(lambda: file.readline(audit.LONGEST), b""):
-                    found = _position(raw, source)
-                    if found is not None and (best is None or found[0] >= best[0]):
-                        best = found
-            if best is not None:
-                return best[1], best[0]
+        with lock(self.tree_lock):
+            for path in reversed(audit.files(self.vault, self.journal.log)):
+                with self.vault.open(path) as file:
+                    for raw in iter(lambda: file.readline(audit.LONGEST), b""):
+                        found = _position(raw, source)
+                        if found is not None and (best is None or found[0] >= best[0]):
+                            best = found
+                if best is not None:
+                    return best[1], best[0]
         return None
 
     def write(self, source: str, position: Position, taken: int) -> None:
@@ -284,7 +289,8 @@ class Watcher:
                     self._take(arrived.name, arrived.content, report)
                 if arrived.position is not None:
                     reached, since = arrived.position, since + 1
-                if since >= BATCH:
+                # The first position at once: from there on mail counts, whatever happens in this pass.
+                if since >= BATCH or (self.position is None and reached is not None):
                     self._record(reached, report)
                     since = 0
                 underway(report)
@@ -298,6 +304,8 @@ class Watcher:
 
     def _record(self, reached: Position | None, report: Report) -> None:
         assert reached is not None
+        if self.position is None:
+            self.position = reached  # also where the vault cannot be written yet
         self.ledger.write(self.source.name, reached, report.taken)
         self.position, self.recorded = reached, self.clock()
 

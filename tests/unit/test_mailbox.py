@@ -31,6 +31,7 @@ from cloud_agent.mailbox import (
     look_back,
 )
 from cloud_agent.state import State
+from cloud_agent.vault import lock
 from cloud_agent.watching import RENEW_SECONDS, Bell, next_look
 
 from tests.helpers import NOON, Clock
@@ -231,6 +232,74 @@ def test_a_full_disk_loses_nothing(kit: Kit) -> None:
     kit.behave = lambda raw: "taken"
     kit.clock.advance(seconds=60)
     assert kit.watcher.run_pass().taken == 1
+
+
+def test_mail_counts_from_the_first_connection_on(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever happens to the vault meanwhile: what arrives before it can be written is not from before the start."""
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    begun = kit.source.messages
+
+    def messages(position: Position | None, recorded: datetime | None) -> Iterator[Arrived]:
+        if position is None:  # as the sources do: what is there already does not count
+            position = {"n": str(len(kit.source.kept))}
+            yield Arrived("", position)
+        yield from begun(position, recorded)
+
+    monkeypatch.setattr(kit.source, "messages", messages)
+    kit.source.kept = [b"old"]
+    with monkeypatch.context() as patch:
+        patch.setattr(kit.watcher.ledger, "write", full)
+        assert kit.watcher.run_pass().result == "later"
+    kit.source.kept.append(b"a")
+    kit.clock.advance(seconds=60)
+    assert kit.watcher.run_pass().result == "ok"
+    assert kit.taken == [b"a"]
+
+
+def test_where_mail_counts_from_is_on_disk_before_the_first_mail(kit: Kit) -> None:
+    def look(raw: bytes) -> Outcome:
+        assert kit.records() == [{"taken": "0", "n": "0"}]
+        return "taken"
+
+    kit.source.kept = [b"a"]
+    kit.behave = look
+    report = kit.watcher.run_pass()
+    assert (report.result, report.taken) == ("ok", 1)
+
+
+def test_a_log_that_cannot_be_read_makes_no_first_start(kit: Kit) -> None:
+    kit.source.kept = [b"a"]
+    kit.watcher.run_pass()
+    log = next((kit.config.vault_path / "Logs/Cloud").glob("mail-*.jsonl"))
+    log.rename(log.with_name("kept"))
+    log.mkdir()  # what even root cannot read as a file
+    kit.restart()
+    report = kit.watcher.run_pass()
+    assert report.result == "later" and "mend the disk" in report.message
+    log.rmdir()
+    log.with_name("kept").rename(log)
+    kit.clock.advance(seconds=60)
+    kit.source.kept.append(b"b")
+    assert kit.watcher.run_pass().taken == 1
+    assert kit.source.asked == [(None, None), ({"n": "1"}, NOON)]
+
+
+def test_a_log_is_not_read_while_git_puts_another_in_its_place(kit: Kit) -> None:
+    kit.watcher.run_pass()
+    kit.restart()
+    read = threading.Thread(target=kit.watcher.run_pass)
+    with lock(kit.state.tree_lock):
+        log = next((kit.config.vault_path / "Logs/Cloud").glob("mail-*.jsonl"))
+        content = log.read_bytes()
+        log.unlink()
+        read.start()
+        read.join(0.2)
+        log.write_bytes(content)
+    read.join()
+    assert kit.source.asked[-1] == ({"n": "0"}, NOON)
 
 
 def test_a_message_that_is_none_is_told_and_holds_nothing_up(kit: Kit) -> None:
