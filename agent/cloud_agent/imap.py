@@ -241,12 +241,21 @@ class Imap:
             if box.tls == "starttls":
                 client.starttls(self._context())
             self._log_in(client, secrets)
-            opened = client.select_folder(box.folder, readonly=True)
+            opened = self._open_folder(client)
             uidvalidity = int(opened.get(b"UIDVALIDITY", 0))
             uidnext = int(opened.get(b"UIDNEXT", 0)) or max(client.search(["UID", "*"]), default=0) + 1
         self.state = uidvalidity, uidnext
         self.ends = self.monotonic() + LONGEST_CONNECTION_SECONDS
         return client, True
+
+    def _open_folder(self, client: IMAPClient) -> dict[bytes, Any]:
+        try:
+            opened: dict[bytes, Any] = client.select_folder(self.box.folder, readonly=True)
+            return opened
+        except imaplib.IMAP4.abort:
+            raise
+        except imaplib.IMAP4.error as error:
+            raise Unreachable(f"the folder {self.box.folder} cannot be opened ({error}): correct IMAP_FOLDER") from None
 
     def _log_in(self, client: IMAPClient, secret: str) -> None:
         try:
@@ -405,8 +414,13 @@ class Imap:
     def _part(self, client: IMAPClient, uids: list[int], start: int, length: int) -> dict[int, bytes]:
         with self._deadline(client, COMMAND_SECONDS):
             found: dict[int, dict[bytes, Any]] = client.fetch(uids, [f"BODY.PEEK[]<{start}.{length}>"])
-        key = f"BODY[]<{start}>".encode()
-        return {uid: about[key] or b"" for uid, about in found.items() if key in about}
+        # Some servers leave the start out. A message that is answered for is not gone, though it come without a body.
+        names = (f"BODY[]<{start}>".encode(), *((b"BODY[]",) if not start else ()))
+        return {
+            uid: next((about[name] for name in names if about.get(name)), b"")
+            for uid, about in found.items()
+            if uid in uids
+        }
 
     def _in_parts(self, client: IMAPClient, uid: int, beginning: bytes, spool: Spool) -> bool:
         """Whether it is still there to its end."""
@@ -415,7 +429,8 @@ class Imap:
             part = self._part(client, [uid], spool.size, min(PART_BYTES, MOST_BYTES - spool.size)).get(uid)
             if part is None:
                 return False
-            if not part:
-                break
+            if not part:  # its end, or it was deleted meanwhile: then what was fetched is cut
+                with self._deadline(client, COMMAND_SECONDS):
+                    return uid in client.search(["UID", str(uid)])
             spool.write(part)
         return True

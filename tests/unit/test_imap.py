@@ -95,6 +95,8 @@ class Server:
         self.failure: BaseException = OSError("cut")
         self.refuses: Exception | None = None
         self.unreadable: set[str] = set()
+        self.names_no_start = False
+        self.deletes_after_a_part = False
         self.epoch = 0  # connections of an earlier one are dead
         self.logins = 0
 
@@ -140,6 +142,8 @@ class Client:
     def select_folder(self, name: str, readonly: bool = False) -> dict[bytes, int]:
         assert readonly
         self._command()
+        if name != "INBOX":
+            raise imaplib.IMAP4.error("select failed: [NONEXISTENT] Mailbox doesn't exist")
         return {b"UIDVALIDITY": self.server.uidvalidity, b"UIDNEXT": self.server.uidnext}
 
     def search(self, criteria: Sequence[Any]) -> list[int]:
@@ -147,6 +151,8 @@ class Client:
         assert criteria[0] == "UID"
         low, _, high = criteria[1].partition(":")
         uids = sorted(self.server.folder)
+        if not high:
+            return [uid for uid in uids if uid == int(low)]
         if high == "*":  # the last message is always in it
             return [uid for uid in uids if uid >= int(low)] or uids[-1:]
         found = [uid for uid in uids if int(low) <= uid <= int(high)]
@@ -163,8 +169,11 @@ class Client:
             raise imaplib.IMAP4.error("FETCH failed: NO [SERVERBUG] Internal error")
         (item,) = items
         start, length = map(int, item.removeprefix("BODY.PEEK[]<").removesuffix(">").split("."))
-        key = f"BODY[]<{start}>".encode()
-        return {uid: {key: one.content[start : start + length]} for uid, one in there.items()}
+        key = b"BODY[]" if self.server.names_no_start and not start else f"BODY[]<{start}>".encode()
+        answers = {uid: {key: one.content[start : start + length]} for uid, one in there.items()}
+        if self.server.deletes_after_a_part:
+            self.server.folder.clear()
+        return answers or {uid: {key: None} for uid in uids}
 
     def socket(self) -> None:
         return None
@@ -246,6 +255,30 @@ def test_large_messages_are_fetched_in_parts_and_cut_at_the_bound(desk: Desk, mo
     desk.look()
     assert seen == [LARGE_BYTES + 2, LARGE_BYTES + 3, LARGE_BYTES + 3]
     assert not list(desk.config.state_path.glob("*.eml"))
+
+
+def test_a_server_that_names_parts_in_its_own_way_loses_nothing(desk: Desk) -> None:
+    """RFC 9051 §7.5.2 wants `BODY[]<0>` for an answer to `BODY.PEEK[]<0.5>`; who is there without it is not gone."""
+    desk.look()
+    desk.server.names_no_start = True
+    desk.server.deliver("a")
+    desk.server.deliver("large", b"large-mail".ljust(20) + b"x" * LARGE_BYTES)
+    desk.look()
+    assert desk.taken == Counter({"a": 1, "large-mail".ljust(20): 1})
+
+
+def test_a_message_that_is_deleted_while_it_is_fetched_is_not_taken_half(desk: Desk) -> None:
+    desk.look()
+    desk.server.deliver("large", b"large-mail" + b"x" * LARGE_BYTES)
+    desk.server.deletes_after_a_part = True
+    desk.look()
+    assert desk.taken == Counter()
+
+
+def test_a_folder_that_is_not_there_is_said(desk: Desk) -> None:
+    desk.source.box = replace(BOX, folder="INBOXX")
+    with pytest.raises(Unreachable, match=r"folder INBOXX .*doesn't exist.*correct IMAP_FOLDER"):
+        next(desk.source.messages(None, None))
 
 
 def test_a_message_that_the_server_cannot_give_holds_nobody_up(desk: Desk) -> None:
