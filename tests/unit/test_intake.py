@@ -470,6 +470,18 @@ def test_the_oldest_of_what_is_kept_make_room(keeper: Intake, tmp_path: Path) ->
     assert len(kept(keeper.keep)) == 3  # type: ignore[arg-type]
 
 
+def test_what_the_owner_keeps_in_the_same_folder_is_not_deleted(keeper: Intake, tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    own = tmp_path / "kept" / "contract.eml"
+    own.write_bytes(b"x" * 10_000)
+    os.utime(own, (1.0, 1.0))
+    (tmp_path / "kept" / f".{convert(PLAIN).email_id}.part").write_bytes(b"x" * 10_000)  # as a kill leaves it
+    assert isinstance(keeper.take(PLAIN), Taken)
+    assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == sorted(
+        [f"{convert(PLAIN).email_id}.eml", "contract.eml"]
+    )
+
+
 def test_a_mail_is_taken_though_it_cannot_be_kept(keeper: Intake, tmp_path: Path) -> None:
     (tmp_path / "kept").write_text("a file")
     assert isinstance(keeper.take(PLAIN), Taken)
