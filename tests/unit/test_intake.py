@@ -547,6 +547,7 @@ FROM_LINE = b"From a@b.org Mon Feb 16 12:00:00 2026\n"
         (FROM_LINE + PLAIN + b"\n" + FROM_LINE + PLAIN, [FROM_LINE + PLAIN + b"\n", FROM_LINE + PLAIN]),
         # Not one that a person wrote, nor one of a message that is alone.
         (FROM_LINE + PLAIN + b"\nFrom here on it rains.\n", [FROM_LINE + PLAIN + b"\nFrom here on it rains.\n"]),
+        (b"\r\n\n" + FROM_LINE + PLAIN + b"\n" + FROM_LINE, [FROM_LINE + PLAIN + b"\n", FROM_LINE]),
         (PLAIN + b"\n" + FROM_LINE + b"quoted", [PLAIN + b"\n" + FROM_LINE + b"quoted"]),
     ],
 )
@@ -559,6 +560,20 @@ def test_the_messages_of_a_maildir(tmp_path: Path) -> None:
     for folder, name in (("cur", "2:2,S"), ("new", "1"), ("tmp", "0"), ("new", ".hidden")):
         (tmp_path / folder).mkdir(exist_ok=True)
         (tmp_path / folder / name).write_bytes(name.encode())
-    assert list(intake.messages(tmp_path)) == [b"2:2,S", b"1"]
+    assert list(intake.messages(tmp_path)) == [b"1", b"2:2,S"]
     with pytest.raises(OSError):
         list(intake.messages(tmp_path / "cur"))
+
+
+def test_a_file_of_a_maildir_that_cannot_be_read_holds_no_other_up(tmp_path: Path) -> None:
+    """A mail program that marks one as read renames it, perhaps just now."""
+    for name in ("cur", "new"):
+        (tmp_path / name).mkdir()
+    for name in ("1", "2", "3"):
+        (tmp_path / "cur" / name).write_bytes(name.encode())
+    found = intake.messages(tmp_path)
+    assert next(found) == b"1"
+    (tmp_path / "cur" / "2").rename(tmp_path / "cur" / "2:2,S")
+    gone, last = found
+    assert isinstance(gone, FileNotFoundError) and str(tmp_path / "cur" / "2") in str(gone)
+    assert last == b"3"
