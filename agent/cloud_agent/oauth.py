@@ -118,7 +118,8 @@ class Tokens:
             answer = self._http.parse(body) or {}
         error = str(answer.get("error", ""))
         if status in (400, 401, 403) and error in _FINAL:
-            self._keep.unlink(missing_ok=True)  # the one in the settings may be newer
+            if error == "invalid_grant":  # and not for a wrong client_secret: it is good once that is mended
+                self._keep.unlink(missing_ok=True)  # the one in the settings may be newer
             raise Refused(f"the token endpoint refuses the refresh token ({error}): get a new one (docs/mailbox.md)")
         token = answer.get("access_token")
         if status != 200 or not isinstance(token, str) or not token:
