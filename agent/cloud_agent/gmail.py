@@ -37,6 +37,8 @@ PART_BYTES = 65536
 # Labels that Gmail knows by these names; others have an id that has to be asked for.
 _SYSTEM = ("INBOX", "SPAM", "TRASH", "UNREAD", "STARRED", "IMPORTANT")
 _RAW = re.compile(rb'"raw"\s*:\s*"')
+# Its end, or its padding: Google's JSON may write `=` as `\u003d`, and base64url has no backslash.
+_RAW_END = re.compile(rb'["\\]')
 _ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
 
 
@@ -222,10 +224,11 @@ def decode_raw(body: IO[bytes], spool: Spool) -> None:
                 raise Broken("Gmail's API gave a message without its text")
         left = seen[found.end() :]
         while spool.size < MOST_BYTES:
-            text, quote, _ = left.partition(b'"')
-            whole = len(text) if quote else len(text) - len(text) % 4
+            end = _RAW_END.search(left)
+            text = left[: end.start()] if end else left
+            whole = len(text) if end else len(text) - len(text) % 4
             spool.write(base64.urlsafe_b64decode(text[:whole] + b"=" * (-whole % 4)))
-            if quote:
+            if end:
                 return
             part = body.read(PART_BYTES)
             if not part:

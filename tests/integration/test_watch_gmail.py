@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import logging
 import time
 from collections.abc import Iterator
@@ -9,7 +11,8 @@ from pathlib import Path
 
 import pytest
 from cloud_agent.config import OAuth
-from cloud_agent.mailbox import LARGE_BYTES, Refused, Unreachable
+from cloud_agent.gmail import PART_BYTES, decode_raw
+from cloud_agent.mailbox import LARGE_BYTES, Refused, Spool, Unreachable
 from cloud_agent.oauth import Http, Tokens
 
 from tests.standins import gmail_api
@@ -225,6 +228,25 @@ def test_a_new_refresh_token_takes_the_place_of_the_first(provider: Provider, tm
     with pytest.raises(Refused):
         tokens(provider, tmp_path, refresh_token="refresh-2").access()
     assert tokens(provider, tmp_path, refresh_token="refresh-2").access()
+
+
+def test_a_wrong_client_secret_costs_no_token(provider: Provider, tmp_path: Path) -> None:
+    provider.rotate = True
+    tokens(provider, tmp_path).access()
+    del provider.grants["refresh-1"]  # the one in the settings has ended
+    with pytest.raises(Refused, match="invalid_client"):
+        tokens(provider, tmp_path, client_secret="mistyped").access()
+    assert tokens(provider, tmp_path).access()
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, PART_BYTES, PART_BYTES * 3 + 1])
+@pytest.mark.parametrize("padding", ["=", "\\u003d", ""])
+def test_padding_may_be_written_in_many_ways(tmp_path: Path, size: int, padding: str) -> None:
+    raw = bytes(range(256)) * (size // 256 + 1)
+    text = base64.urlsafe_b64encode(raw[:size]).decode()
+    spool = Spool(tmp_path / "spool")
+    decode_raw(io.BytesIO(f'{{"raw": "{text.replace("=", padding)}"}}'.encode()), spool)
+    assert spool.content == raw[:size]
 
 
 def test_a_token_is_used_as_long_as_it_lasts(provider: Provider, tmp_path: Path) -> None:
