@@ -134,6 +134,17 @@ def portions(sizes: Sequence[tuple[int, int]]) -> Iterator[list[int]]:
         yield portion
 
 
+def _advice(error: Exception) -> str:
+    """What to correct, where it does not pass by itself."""
+    if isinstance(error, socket.gaierror):
+        return ": if that lasts, correct IMAP_HOST"
+    if isinstance(error, ssl.SSLError):
+        return ": if that lasts, correct IMAP_PORT and IMAP_TLS"
+    if isinstance(error, ConnectionRefusedError | TimeoutError):
+        return ": if that lasts, correct IMAP_HOST and IMAP_PORT, or open that port"
+    return ""
+
+
 class Imap:
     """The source. Not thread-safe."""
 
@@ -311,7 +322,7 @@ class Imap:
                 " in IMAP_CA_FILE"
             ) from error
         except (OSError, *_BAD_ANSWERS) as error:
-            raise Unreachable(f"{self.box.host}: {str(error) or type(error).__name__}") from error
+            raise Unreachable(f"{self.box.host}: {str(error) or type(error).__name__}{_advice(error)}") from error
 
     def _has_read_ahead(self, client: IMAPClient) -> bool:
         """Whether what IDLE waits for came together with its beginning: then it lies in buffers, and no socket that

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import imaplib
 import shutil
+import socket
+import ssl
 import tempfile
 import threading
 from collections import Counter
@@ -273,6 +275,21 @@ def test_a_message_that_is_deleted_while_it_is_fetched_is_not_taken_half(desk: D
     desk.server.deletes_after_a_part = True
     desk.look()
     assert desk.taken == Counter()
+
+
+@pytest.mark.parametrize(
+    ("error", "setting"),
+    [
+        (socket.gaierror(-2, "Name or service not known"), "IMAP_HOST"),
+        (ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number"), "IMAP_PORT and IMAP_TLS"),
+        (ConnectionRefusedError(111, "Connection refused"), "IMAP_HOST and IMAP_PORT"),
+        (TimeoutError("timed out"), "IMAP_HOST and IMAP_PORT"),
+    ],
+)
+def test_what_to_correct_where_there_is_no_connection(desk: Desk, error: OSError, setting: str) -> None:
+    desk.server.failure, desk.server.fail_after = error, 0
+    with pytest.raises(Unreachable, match=f"correct {setting}"):
+        next(desk.source.messages(None, None))
 
 
 def test_a_folder_that_is_not_there_is_said(desk: Desk) -> None:
