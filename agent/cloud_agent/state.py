@@ -50,7 +50,7 @@ class State:
         return self.folder / f"{loop}.lock"
 
     def beat(self, loop: str, cycle: int, started: datetime, finished: datetime, result: Result, **more: Any) -> None:
-        """Rewrite `draft.json` or `sync.json` whole; `synced`, the last success, is carried on."""
+        """Rewrite `<loop>.json` whole; `succeeded`, the last success, is carried on."""
         earlier = self.read_beat(loop)
         beat = {
             "pid": os.getpid(),
