@@ -23,7 +23,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal, Protocol
 
-from cloud_agent import audit, dashboard
+from cloud_agent import aside, audit, dashboard
 from cloud_agent.backoff import Backoff
 from cloud_agent.config import Config
 from cloud_agent.intake import MAX_BYTES
@@ -205,9 +205,9 @@ class Watcher:
         self.state = state
         self.clock = clock
         self.stop = stop
-        vault = Vault(config.vault_path, config.agent_name)
-        self.journal = Journal(vault, config.agent_name, "mail", clock, state)
-        self.ledger = Ledger(vault, self.journal, state.tree_lock)
+        self.vault = Vault(config.vault_path, config.agent_name)
+        self.journal = Journal(self.vault, config.agent_name, "mail", clock, state)
+        self.ledger = Ledger(self.vault, self.journal, state.tree_lock)
         self.position: Position | None = None
         self.recorded: datetime | None = None
         self.begun = False
@@ -360,11 +360,9 @@ class Watcher:
         """A message stays in the mailbox alone: told where a person looks. Raises OSError where it cannot be told."""
         self.tries.pop(name, None)
         report.missed += 1
-        words = f"A message was left in the mailbox, {name} of {self.source.name}: {why}. Read it there."
-        log.warning("%s", words)
+        log.warning("%s of %s is left there: %s", name, self.source.name, why)
         with lock(self.state.tree_lock):
-            self.journal.tell(dashboard.plain(words, 500))
-            self.journal.record("mail_missed", self.source.name, result="failure", message=name, reason=why)
+            aside.leave(self.vault, self.journal, self.source.name, name, why)
 
     def _trouble(self) -> str:
         return self.state.alerts().get("mailbox", {}).get("message", "")

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cloud_agent import frontmatter
 from cloud_agent.alerting import facts
 from cloud_agent.config import Config, MaildirBox
 from cloud_agent.mailbox import (
@@ -313,6 +314,27 @@ def test_a_message_that_is_none_is_told_and_holds_nothing_up(kit: Kit) -> None:
     report = kit.watcher.run_pass()
     assert (report.taken, report.missed) == (1, 1)
     assert "message 0" in kit.dashboard() and "it has no header" in kit.dashboard()
+
+
+def test_what_stays_in_the_mailbox_has_a_place_in_the_vault_that_does_not_scroll_away(kit: Kit) -> None:
+    def choosy(raw: bytes) -> Outcome:
+        raise NotAMessage("it has <no> header")
+
+    kit.source.kept = [b"a", b"b"]
+    kit.behave = choosy
+    for _ in range(2):  # gone over again, as after a loss of the last minutes, it is the same note
+        kit.watcher.run_pass()
+        for path in (kit.config.vault_path / "Logs/Cloud").iterdir():
+            path.unlink()
+        kit.restart()
+    notes = sorted((kit.config.vault_path / "Needs_Action/Email").glob("EMAIL_*.md"))
+    assert len(notes) == 2
+    read = [frontmatter.read(note.read_text()) for note in notes]
+    assert all("it has <no> header" in fields["reason"] for fields, _ in read)
+    assert {number for _, body in read for number in "01" if f"message {number} of fake:" in body} == {"0", "1"}
+    assert "<no>" not in read[0][1].replace("\\<no\\>", "")
+    config = replace(kit.config, mailbox=MaildirBox(kit.config.vault_path))
+    assert list(facts.gather(config, kit.state, {}, kit.clock()).values()).count("person") == 2
 
 
 def test_a_message_that_cannot_be_taken_is_tried_again_and_then_told(kit: Kit) -> None:
