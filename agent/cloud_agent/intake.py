@@ -263,22 +263,32 @@ def read(file: BinaryIO) -> bytes:
 
 # A line that begins a message of an mbox (RFC 4155): an address, and a date.
 _FROM_LINE = re.compile(rb"From \S+ .{0,60}\d\d:\d\d.{0,60}\r?\n")
+_FIELD_LINE = re.compile(rb">?From |[!-9;-~]{1,100}[ \t]*:")
 
 
 def _split(file: BufferedReader) -> Iterator[bytes]:
-    """The messages of an mbox, which begin with a `From ` line after an empty one; a file without is one message."""
+    """The messages of an mbox, which begin with a `From ` line after an empty one, and a header field below it: people
+    write "From here it is 12:30 to …" as well. A file without is one message."""
     if _FROM_LINE.match(file.peek().lstrip(_NOTHING)) is None:
         yield read(file)
         return
     one = BytesIO()  # what is in it is not copied when it is given away
-    blank = False
+    blank, begins = False, b""
     for line in iter(lambda: file.readline(_CHUNK), b""):
         if not one.tell() and not line.strip(_NOTHING):
             continue
-        if blank and _FROM_LINE.fullmatch(line):
+        if begins and _FIELD_LINE.match(line):
             yield one.getvalue()
             one = BytesIO()
-        if one.tell() <= MAX_BYTES:
-            one.write(line[: MAX_BYTES + 1 - one.tell()])
+        _add(one, begins)
+        begins = line if blank and _FROM_LINE.fullmatch(line) else b""
         blank = line in (b"\n", b"\r\n")
+        if not begins:
+            _add(one, line)
+    _add(one, begins)
     yield one.getvalue()
+
+
+def _add(one: BytesIO, line: bytes) -> None:
+    if one.tell() <= MAX_BYTES:
+        one.write(line[: MAX_BYTES + 1 - one.tell()])

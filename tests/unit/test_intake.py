@@ -547,7 +547,12 @@ FROM_LINE = b"From a@b.org Mon Feb 16 12:00:00 2026\n"
         (FROM_LINE + PLAIN + b"\n" + FROM_LINE + PLAIN, [FROM_LINE + PLAIN + b"\n", FROM_LINE + PLAIN]),
         # Not one that a person wrote, nor one of a message that is alone.
         (FROM_LINE + PLAIN + b"\nFrom here on it rains.\n", [FROM_LINE + PLAIN + b"\nFrom here on it rains.\n"]),
-        (b"\r\n\n" + FROM_LINE + PLAIN + b"\n" + FROM_LINE, [FROM_LINE + PLAIN + b"\n", FROM_LINE]),
+        (b"\r\n\n" + FROM_LINE + PLAIN + b"\n" + FROM_LINE + PLAIN, [FROM_LINE + PLAIN + b"\n", FROM_LINE + PLAIN]),
+        (
+            FROM_LINE + PLAIN + b"\nFrom London at 12:30 we\ngo.\n",
+            [FROM_LINE + PLAIN + b"\nFrom London at 12:30 we\ngo.\n"],
+        ),
+        (FROM_LINE + PLAIN + b"\n" + FROM_LINE, [FROM_LINE + PLAIN + b"\n" + FROM_LINE]),
         (PLAIN + b"\n" + FROM_LINE + b"quoted", [PLAIN + b"\n" + FROM_LINE + b"quoted"]),
     ],
 )
