@@ -153,6 +153,17 @@ def test_a_server_without_idle_is_asked(tmp_path: Path) -> None:
             assert watched.stop() == 0
 
 
+def test_who_only_asks_is_not_an_interval_late(server: Dovecot, tmp_path: Path) -> None:
+    inbox = source(server, tmp_path, server.tls_port)
+    (first,) = inbox.messages(None, None)
+    for number in range(1, 4):
+        server.deliver(message(f"m{number}"))
+        time.sleep(1.1)  # Dovecot looks at the folder's time, which has whole seconds
+        found = [one for one in inbox.messages(first.position, utc_now()) if one.content]
+        assert len(found) == number
+    inbox.leave()
+
+
 def test_only_one_watches(server: Dovecot, watched: Watched) -> None:
     watched.start()
     watched.wait_idle()

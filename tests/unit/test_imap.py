@@ -177,6 +177,9 @@ class Client:
             self.server.folder.clear()
         return answers or {uid: {key: None} for uid in uids}
 
+    def noop(self) -> None:
+        self._command()
+
     def socket(self) -> None:
         return None
 
