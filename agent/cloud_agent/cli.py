@@ -367,6 +367,10 @@ def _intake(settings: config.Config, names: Sequence[str]) -> int:
                     break
                 if raw is None:
                     break
+                if isinstance(raw, OSError):
+                    _say(f"{where}: cannot be read ({raw}): give it to this user, or bring all again", wrong=True)
+                    ended = EX_DATAERR
+                    continue
                 try:
                     outcome = intake.take(raw)
                 except NoMessage as reason:

@@ -9,6 +9,7 @@ import ipaddress
 import os
 import re
 import stat
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -229,7 +230,7 @@ def inspect(env_file: Path, environ: Mapping[str, str]) -> tuple[Config | None, 
     concurrency = int(reader.number("DRAFT_CONCURRENCY", 4, 1))
     mailbox, keep = _mailbox(reader), _keep(reader, vault)
     watch_interval = reader.number("WATCH_INTERVAL_SECONDS", 60, 1)
-    since_days = reader.number("WATCH_SINCE_DAYS", 0, 0)
+    since_days = reader.number("WATCH_SINCE_DAYS", 0, 0, 20_000)  # Gmail counts from 1970
     budget_day, budget_week = reader.budget("BUDGET_USD_PER_DAY"), reader.budget("BUDGET_USD_PER_WEEK")
     owner_addresses = reader.addresses("OWNER_ADDRESSES")
     alerts = alerting.read(reader, owner_addresses)
@@ -322,7 +323,7 @@ def _mailbox(reader: Reader) -> ImapBox | GmailBox | MaildirBox | None:
     if ca_file is not None and not ca_file.is_file():
         problems.append("IMAP_CA_FILE names no file: put the server's CA certificate (PEM) there, or correct the path")
     elif ca_file is not None and not _holds_certificates(ca_file):
-        problems.append("IMAP_CA_FILE holds no certificate in PEM form that can be read: put the server's CA there")
+        problems.append("IMAP_CA_FILE holds no certificate that can be read: put the server's CA there, as PEM")
     folder = reader.text("IMAP_FOLDER", "INBOX")
     oauth = _oauth(reader, host)
     if password and oauth is not None:
@@ -334,9 +335,7 @@ def _mailbox(reader: Reader) -> ImapBox | GmailBox | MaildirBox | None:
         if not _is_safe_url(api_url):
             problems.append(f"GMAIL_API_URL is no https URL: e.g. GMAIL_API_URL={GMAIL_API_URL}")
         return GmailBox(api_url.rstrip("/"), ca_file, user, oauth, folder)
-    port = int(reader.number("IMAP_PORT", 993, 1))
-    if port > 65535:
-        problems.append("IMAP_PORT is above 65535, where there are no ports: e.g. IMAP_PORT=993")
+    port = int(reader.number("IMAP_PORT", 993, 1, 65535))
     tls = reader.text("IMAP_TLS", "starttls" if port == 143 else "implicit").lower()
     if tls not in ("implicit", "starttls", "none"):
         problems.append("IMAP_TLS is none of implicit, starttls, none: leave it out, the port says which")
@@ -360,6 +359,16 @@ def _oauth(reader: Reader, host: str) -> OAuth | None:
     return OAuth(url, client, reader.text("IMAP_OAUTH_CLIENT_SECRET", ""), token, scope)
 
 
+def _holds_certificates(path: Path) -> bool:
+    import ssl  # memory that no other setting needs
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+    except OSError:  # SSLError is one
+        return False
+    return True
+
+
 def _is_safe_url(url: str) -> bool:
     """https, or http to this machine: tokens go there."""
     if not alerting.can_be_split(url):
@@ -370,16 +379,6 @@ def _is_safe_url(url: str) -> bool:
     )
 
 
-def _holds_certificates(path: Path) -> bool:
-    import ssl  # takes a while, and few have such a file
-
-    try:
-        ssl.create_default_context(cafile=path)
-    except OSError:  # as are all errors of ssl
-        return False
-    return True
-
-
 def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -388,8 +387,11 @@ def _is_loopback(host: str) -> bool:
 
 
 def mailbox_warnings(settings: Config) -> list[str]:
-    """What the mailbox's credential could do besides reading."""
-    if isinstance(settings.mailbox, ImapBox) and settings.mailbox.password:
+    """What the mailbox's credential could do besides reading, or is no use for."""
+    box = settings.mailbox
+    if isinstance(box, ImapBox) and box.password:
+        if box.host.lower() in _MICROSOFT_HOSTS:
+            return ["Microsoft takes no IMAP_PASSWORD any more, an app password neither: use OAuth (docs/mailbox.md)"]
         return [
             "IMAP_PASSWORD can also send at most providers: use OAuth, or a mailbox that only receives"
             " (docs/security.md, The mailbox)"
@@ -494,7 +496,7 @@ class Reader:
         value = self.values.get(name, "").strip()
         return Path(value).expanduser().absolute() if value else None
 
-    def number(self, name: str, default: float, least: float) -> float:
+    def number(self, name: str, default: float, least: float, most: float = sys.float_info.max) -> float:
         text = self.values.get(name, "").strip()
         if not text:
             return default
@@ -502,8 +504,9 @@ class Reader:
             value = float(text)
         except ValueError:
             value = float("nan")
-        if not least <= value < float("inf"):
-            self.problems.append(f"{name} is not a number of at least {least:g}: e.g. {name}={default:g}")
+        if not least <= value <= most:
+            bound = f"of at least {least:g}" if most == sys.float_info.max else f"from {least:g} to {most:g}"
+            self.problems.append(f"{name} is not a number {bound}: e.g. {name}={default:g}")
             return default
         return value
 

@@ -21,7 +21,9 @@ from typing import IO, Any
 from cloud_agent.config import GmailBox
 from cloud_agent.mailbox import (
     MOST_BYTES,
+    TRIES,
     Arrived,
+    Misset,
     Position,
     Refused,
     Spool,
@@ -36,11 +38,17 @@ PART_BYTES = 65536
 # Labels that Gmail knows by these names; others have an id that has to be asked for.
 _SYSTEM = ("INBOX", "SPAM", "TRASH", "UNREAD", "STARRED", "IMPORTANT")
 _RAW = re.compile(rb'"raw"\s*:\s*"')
+# Its end, or its padding: Google's JSON may write `=` as `\u003d`, and base64url has no backslash.
+_RAW_END = re.compile(rb'["\\]')
 _ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
 
 
-class Gone(Exception):
-    """404: a message was deleted, or history is no more."""
+class Gone(Unreachable):
+    """404: a message was deleted, or history is no more; of anything else, a setting is wrong."""
+
+
+class Broken(Unreachable):
+    """A message that is not given as the API gives messages: this one's fault, perhaps, and no other's."""
 
 
 class Gmail:
@@ -59,6 +67,7 @@ class Gmail:
         self.since_days = since_days
         self.spool = folder / "watch-fetch.eml"
         self.label = box.label.upper() if box.label.upper() in _SYSTEM else ""
+        self.tries: dict[str, int] = {}
 
     def messages(self, position: Position | None, recorded: datetime | None) -> Iterator[Arrived]:
         """See Source."""
@@ -106,7 +115,9 @@ class Gmail:
             )
             for record in _dicts(answer.get("history")):
                 reached = _position(begin, str(record.get("id", newest)), None)
-                for change in (*_dicts(record.get("messagesAdded")), *_dicts(record.get("labelsAdded"))):
+                # A star and "mark as unread" are labels too: they make no new mail of an old one.
+                labelled = [one for one in _dicts(record.get("labelsAdded")) if label in (one.get("labelIds") or ())]
+                for change in (*_dicts(record.get("messagesAdded")), *labelled):
                     message = change.get("message")
                     message = message if isinstance(message, dict) else {}
                     identity = str(message.get("id", ""))
@@ -149,6 +160,12 @@ class Gmail:
             yield Arrived(f"message {identity}", position, spool.content)
         except Gone:
             return
+        except Broken as why:
+            self.tries[identity] = self.tries.get(identity, 0) + 1
+            if self.tries[identity] < TRIES:
+                raise
+            del self.tries[identity]
+            yield Arrived(f"message {identity}", position, missed=str(why))
         finally:
             spool.close()
 
@@ -163,14 +180,17 @@ class Gmail:
             labels = _dicts(self._get("labels").get("labels"))
             self.label = next((str(one.get("id")) for one in labels if one.get("name") == self.box.label), "")
             if not self.label:
-                raise Unreachable(f"the account has no label {self.box.label}: correct IMAP_FOLDER")
+                raise Misset(f"the account has no label {self.box.label}: correct IMAP_FOLDER")
         return self.label
 
     # -- calls -----------------------------------------------------------------------------------------------------
 
     def _get(self, path: str, **query: Any) -> dict[str, Any]:
         with self._open(path, **query) as body:
-            return self.http.parse(body)
+            answer = self.http.parse(body)
+        if answer is None:  # taken for an empty list, it would lose all that the list has
+            raise Unreachable(f"{self.box.api_url} answers with what is none of Gmail's: correct GMAIL_API_URL")
+        return answer
 
     def _open(self, path: str, **query: Any) -> IO[bytes]:
         """The body of an answer with status 200. Raises Gone, Refused, Unreachable."""
@@ -180,17 +200,16 @@ class Gmail:
             if status == 200:
                 return body
             with body:
-                reason = _reason(self.http.parse(body))
+                reason = _reason(self.http.parse(body) or {})
             if status == 401 and again:
                 self.tokens.forget()
                 continue
             if status == 404:
-                if path in ("profile", "labels", "messages"):  # which each mailbox has
-                    raise Unreachable("Gmail's API knows no such mailbox: look at IMAP_USER and GMAIL_API_URL")
-                raise Gone
+                raise Gone(f"Gmail's API knows nothing of {path} ({reason}): correct IMAP_USER, or GMAIL_API_URL")
             if status == 401 or (status == 403 and "limit" not in reason.lower()):
                 raise Refused(f"Gmail's API refuses the token ({reason}): get a new one (docs/mailbox.md)")
-            raise Unreachable(f"Gmail's API answers with status {status} ({reason})")
+            kind = Broken if status == 400 and path.startswith("messages/") else Unreachable
+            raise kind(f"Gmail's API answers with status {status} ({reason})")
         raise AssertionError("unreachable")
 
 
@@ -203,19 +222,22 @@ def decode_raw(body: IO[bytes], spool: Spool) -> None:
             seen += part
             found = _RAW.search(seen)
             if found is None and (not part or len(seen) > PART_BYTES):
-                raise Unreachable("Gmail's API gave a message without its text")
+                raise Broken("Gmail's API gave a message without its text")
         left = seen[found.end() :]
         while spool.size < MOST_BYTES:
-            text, quote, _ = left.partition(b'"')
-            whole = len(text) if quote else len(text) - len(text) % 4
+            end = _RAW_END.search(left)
+            text = left[: end.start()] if end else left
+            whole = len(text) if end else len(text) - len(text) % 4
             spool.write(base64.urlsafe_b64decode(text[:whole] + b"=" * (-whole % 4)))
-            if quote:
+            if end:
                 return
             part = body.read(PART_BYTES)
             if not part:
                 raise Unreachable("a message from Gmail's API broke off")
             left = text[whole:] + part
-    except (OSError, HTTPException, binascii.Error) as error:
+    except binascii.Error as error:
+        raise Broken(f"Gmail's API gave a message in no base64 ({error})") from None
+    except (OSError, HTTPException) as error:
         raise Unreachable(f"a message from Gmail's API broke off ({error})") from None
 
 

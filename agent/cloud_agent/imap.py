@@ -33,6 +33,7 @@ from cloud_agent.mailbox import (
     MOST_BYTES,
     TRIES,
     Arrived,
+    Misset,
     Position,
     Refused,
     Spool,
@@ -220,10 +221,12 @@ class Imap:
         if self.client is not None and self.monotonic() >= self.ends:
             self.leave()
         if self.client is not None:
-            if self.idling:
-                with self._deadline(self.client, READ_SECONDS):
+            with self._deadline(self.client, READ_SECONDS):
+                if self.idling:
                     self.client.idle_done()
-                self.idling = False
+                    self.idling = False
+                else:  # a search alone sees what the server told of before: Dovecot's is one or two intervals late
+                    self.client.noop()
             return self.client, False
         box = self.box
         secrets = self.tokens.access() if self.tokens is not None else box.password
@@ -241,12 +244,23 @@ class Imap:
             if box.tls == "starttls":
                 client.starttls(self._context())
             self._log_in(client, secrets)
-            opened = client.select_folder(box.folder, readonly=True)
+            opened = self._open_folder(client)
             uidvalidity = int(opened.get(b"UIDVALIDITY", 0))
             uidnext = int(opened.get(b"UIDNEXT", 0)) or max(client.search(["UID", "*"]), default=0) + 1
         self.state = uidvalidity, uidnext
         self.ends = self.monotonic() + LONGEST_CONNECTION_SECONDS
         return client, True
+
+    def _open_folder(self, client: IMAPClient) -> dict[bytes, Any]:
+        try:
+            opened: dict[bytes, Any] = client.select_folder(self.box.folder, readonly=True)
+            return opened
+        except imaplib.IMAP4.abort:
+            raise
+        except imaplib.IMAP4.error as error:
+            if _PASSING.search(str(error)):
+                raise
+            raise Misset(f"the folder {self.box.folder} cannot be opened ({error}): correct IMAP_FOLDER") from None
 
     def _log_in(self, client: IMAPClient, secret: str) -> None:
         try:
@@ -297,7 +311,7 @@ class Imap:
         except (Unreachable, Refused):
             raise
         except ssl.SSLCertVerificationError as error:
-            raise Unreachable(
+            raise Misset(
                 f"{self.box.host} does not prove who it is ({error.verify_message}): correct IMAP_HOST, or name its CA"
                 " in IMAP_CA_FILE"
             ) from error
@@ -406,8 +420,13 @@ class Imap:
     def _part(self, client: IMAPClient, uids: list[int], start: int, length: int) -> dict[int, bytes]:
         with self._deadline(client, COMMAND_SECONDS):
             found: dict[int, dict[bytes, Any]] = client.fetch(uids, [f"BODY.PEEK[]<{start}.{length}>"])
-        key = f"BODY[]<{start}>".encode()
-        return {uid: about[key] or b"" for uid, about in found.items() if key in about}
+        # Some servers leave the start out. A message that is answered for is not gone, though it come without a body.
+        names = (f"BODY[]<{start}>".encode(), *((b"BODY[]",) if not start else ()))
+        return {
+            uid: next((about[name] for name in names if about.get(name)), b"")
+            for uid, about in found.items()
+            if uid in uids
+        }
 
     def _in_parts(self, client: IMAPClient, uid: int, beginning: bytes, spool: Spool) -> bool:
         """Whether it is still there to its end."""
@@ -416,8 +435,9 @@ class Imap:
             part = self._part(client, [uid], spool.size, min(PART_BYTES, MOST_BYTES - spool.size)).get(uid)
             if part is None:
                 return False
-            if not part:
-                break
+            if not part:  # its end, or it was deleted meanwhile: then what was fetched is cut
+                with self._deadline(client, COMMAND_SECONDS):
+                    return uid in client.search(["UID", str(uid)])
             spool.write(part)
         return True
 
@@ -425,13 +445,11 @@ class Imap:
 def _mend(error: Exception, box: ImapBox) -> str:
     """What to look at after this failure, for who has just set the mailbox; "" where that is not known. Pure."""
     if isinstance(error, socket.gaierror):
-        return ": look at IMAP_HOST, and at this machine's network"
+        return ": if that lasts, look at IMAP_HOST, and at this machine's network"
     if isinstance(error, ConnectionRefusedError):
-        return f": nothing answers at port {box.port}: look at IMAP_HOST and IMAP_PORT, and whether the server runs"
-    if isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER":
+        return f": nothing answers at port {box.port}: if that lasts, look at IMAP_HOST and IMAP_PORT"
+    if isinstance(error, ssl.SSLError) and "WRONG_VERSION_NUMBER" in str(error):
         return f": port {box.port} does not begin with TLS: look at IMAP_PORT and IMAP_TLS (993 implicit, 143 starttls)"
-    if isinstance(error, TimeoutError):
-        return f": look at IMAP_PORT ({box.port}) and IMAP_TLS ({box.tls}), and at firewalls between"
-    if str(error).startswith("select failed"):
-        return ": set IMAP_FOLDER to a folder that is there"
+    if isinstance(error, ssl.SSLError | TimeoutError):
+        return f": if that lasts, look at IMAP_PORT ({box.port}) and IMAP_TLS ({box.tls}), and at firewalls between"
     return ""

@@ -234,15 +234,20 @@ class Intake:
 # -- files -------------------------------------------------------------------------------------------------------------
 
 
-def messages(path: Path) -> Iterator[bytes]:
-    """The messages of a file: one, or those of an mbox; of a Maildir, all of `cur` and `new`. Of each at most
-    MAX_BYTES + 1 bytes, which `convert` takes for too many. Raises OSError."""
+def messages(path: Path) -> Iterator[bytes | OSError]:
+    """The messages of a file: one, or those of an mbox; of a Maildir, all of `new` and `cur`, or why it cannot be had.
+    Of each at most MAX_BYTES + 1 bytes, which `convert` takes for too many. Raises OSError."""
     if path.is_dir():
-        for folder in ("cur", "new"):
+        for folder in ("new", "cur"):  # in this order: mail programs move from one to the other meanwhile
             for entry in sorted((path / folder).iterdir()):
                 if not entry.name.startswith("."):
-                    with entry.open("rb") as file:
-                        yield read(file)
+                    try:
+                        with entry.open("rb") as file:
+                            raw = read(file)
+                    except OSError as error:  # another user's, or renamed since: the others are to be had
+                        yield error
+                    else:
+                        yield raw
         return
     with path.open("rb") as file:
         yield from _split(file)
@@ -258,20 +263,32 @@ def read(file: BinaryIO) -> bytes:
 
 # A line that begins a message of an mbox (RFC 4155): an address, and a date.
 _FROM_LINE = re.compile(rb"From \S+ .{0,60}\d\d:\d\d.{0,60}\r?\n")
+_FIELD_LINE = re.compile(rb">?From |[!-9;-~]{1,100}[ \t]*:")
 
 
 def _split(file: BufferedReader) -> Iterator[bytes]:
-    """The messages of an mbox, which begin with a `From ` line after an empty one; a file without is one message."""
-    if _FROM_LINE.match(file.peek()) is None:
+    """The messages of an mbox, which begin with a `From ` line after an empty one, and a header field below it: people
+    write "From here it is 12:30 to …" as well. A file without is one message."""
+    if _FROM_LINE.match(file.peek().lstrip(_NOTHING)) is None:
         yield read(file)
         return
     one = BytesIO()  # what is in it is not copied when it is given away
-    blank = False
+    blank, begins = False, b""
     for line in iter(lambda: file.readline(_CHUNK), b""):
-        if blank and _FROM_LINE.fullmatch(line):
+        if not one.tell() and not line.strip(_NOTHING):
+            continue
+        if begins and _FIELD_LINE.match(line):
             yield one.getvalue()
             one = BytesIO()
-        if one.tell() <= MAX_BYTES:
-            one.write(line[: MAX_BYTES + 1 - one.tell()])
+        _add(one, begins)
+        begins = line if blank and _FROM_LINE.fullmatch(line) else b""
         blank = line in (b"\n", b"\r\n")
+        if not begins:
+            _add(one, line)
+    _add(one, begins)
     yield one.getvalue()
+
+
+def _add(one: BytesIO, line: bytes) -> None:
+    if one.tell() <= MAX_BYTES:
+        one.write(line[: MAX_BYTES + 1 - one.tell()])

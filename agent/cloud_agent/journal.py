@@ -20,7 +20,8 @@ MAX_FIELD = 2000  # characters: whoever writes a mail writes its subject and its
 
 
 class Journal:
-    """Writes for one agent. `log` names the file: `audit` for drafting, `sync` for the git loop."""
+    """Writes for one agent. `log` names the file: `audit` for intake and drafting, `sync` for the git loop, `mail` for
+    the mailbox."""
 
     def __init__(self, vault: Vault, agent: str, log: str, clock: Clock, state: State | None = None) -> None:
         self.vault = vault

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 log = logging.getLogger("cloud_agent.kept")
 
 SUFFIX = ".eml"
+# Our own files, by the names that intake.identity makes: the owner's that lie beside them are not ours to delete.
+_OURS = re.compile(r"(?:\d{4}-\d\d-\d\d-)?[0-9a-f]{16}\.eml|\.[0-9a-f-]{16,27}\.part")
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ def kept(place: Keep) -> list[tuple[float, int, Path]]:
     """What is kept, the oldest first: when it was written, its bytes, its file."""
     found = []
     try:
-        entries = [entry for entry in os.scandir(place.folder) if entry.name.endswith((SUFFIX, ".part"))]
+        entries = [entry for entry in os.scandir(place.folder) if _OURS.fullmatch(entry.name)]
     except OSError:
         return []
     for entry in entries:

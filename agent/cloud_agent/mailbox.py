@@ -23,13 +23,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal, Protocol
 
-from cloud_agent import audit, dashboard
+from cloud_agent import aside, audit, dashboard
 from cloud_agent.backoff import Backoff
 from cloud_agent.config import Config
 from cloud_agent.intake import MAX_BYTES
 from cloud_agent.journal import Journal
-from cloud_agent.mail import shown
-from cloud_agent.state import MISSED, Clock, Result, State, read_json
+from cloud_agent.mail import one_line, shown
+from cloud_agent.state import Clock, Result, State, read_json
 from cloud_agent.vault import ForbiddenPath, Vault, lock, write_whole
 
 log = logging.getLogger("cloud_agent.mailbox")
@@ -52,10 +52,6 @@ LOOK_BACK = timedelta(days=30)
 BATCH = 50
 # What could not be fetched, or taken, so often is told and passed over: it must not keep others waiting.
 TRIES = 3
-# An alert of such a message stands so long, as nobody can say when it was read; and so many stand at most, as anybody
-# may send what is no message.
-MISSED_STANDS = timedelta(days=1)
-MOST_MISSED = 20
 DROPPED = Backoff(first=1.0, longest=300.0)
 # Providers lock an account out after some ten refused logins in a quarter of an hour or so.
 REFUSED = Backoff(first=300.0, longest=3600.0)
@@ -63,6 +59,10 @@ REFUSED = Backoff(first=300.0, longest=3600.0)
 
 class Unreachable(Exception):
     """The mailbox does not answer for now, or not as it should: trying later makes sense."""
+
+
+class Misset(Unreachable):
+    """It answers, and not as the settings say it would: trying later may do, and a person should look. Says where."""
 
 
 class Refused(Exception):
@@ -136,17 +136,22 @@ class Ledger:
         self.tree_lock = tree_lock
 
     def last(self, source: str) -> tuple[Position, datetime] | None:
-        """The position that was written last, and when; whichever agent wrote it."""
+        """The position that was written last, and when; whichever agent wrote it.
+
+        Raises OSError and ForbiddenPath. A log that cannot be read is not taken for none, and so not while git puts
+        another in its place: it would be a first start, and what came since the last one would be lost.
+        """
         source = shown(source)
         best: tuple[datetime, Position] | None = None
-        for path in reversed(audit.files(self.vault, self.journal.log)):
-            with contextlib.suppress(OSError, ForbiddenPath), self.vault.open(path) as file:
-                for raw in iter(lambda: file.readline(audit.LONGEST), b""):
-                    found = _position(raw, source)
-                    if found is not None and (best is None or found[0] >= best[0]):
-                        best = found
-            if best is not None:
-                return best[1], best[0]
+        with lock(self.tree_lock):
+            for path in reversed(audit.files(self.vault, self.journal.log)):
+                with self.vault.open(path) as file:
+                    for raw in iter(lambda: file.readline(audit.LONGEST), b""):
+                        found = _position(raw, source)
+                        if found is not None and (best is None or found[0] >= best[0]):
+                            best = found
+                if best is not None:
+                    return best[1], best[0]
         return None
 
     def write(self, source: str, position: Position, taken: int) -> None:
@@ -204,9 +209,9 @@ class Watcher:
         self.state = state
         self.clock = clock
         self.stop = stop
-        vault = Vault(config.vault_path, config.agent_name)
-        self.journal = Journal(vault, config.agent_name, "mail", clock, state)
-        self.ledger = Ledger(vault, self.journal, state.tree_lock)
+        self.vault = Vault(config.vault_path, config.agent_name)
+        self.journal = Journal(self.vault, config.agent_name, "mail", clock, state)
+        self.ledger = Ledger(self.vault, self.journal, state.tree_lock)
         self.position: Position | None = None
         self.recorded: datetime | None = None
         self.begun = False
@@ -224,7 +229,6 @@ class Watcher:
     def run_pass(self, underway: Callable[[Report], None] = lambda _: None) -> Report:
         """Take what is new. Never raises for what the mailbox or a message does."""
         report = Report()
-        self._forget_missed()
         left = self.pause.left(self.clock())
         if left:
             return Report("later", self._trouble(), refused=self.pause.first == REFUSED.first, retry_in=left)
@@ -239,7 +243,7 @@ class Watcher:
             self._drop()
             if again:  # a connection that worked may drop: nobody need wait for that
                 self.pause = replace(DROPPED, failures=1)
-            self._fail(report, str(why), "offline", quiet=again)
+            self._fail(report, str(why), "settings" if isinstance(why, Misset) else "offline", quiet=again)
         except (OSError, ForbiddenPath) as error:  # the vault: a full disk
             self._drop()
             self._fail(report, f"the vault takes no mail for now ({error}): mend the disk or its permissions", "vault")
@@ -293,7 +297,8 @@ class Watcher:
                     self._take(arrived.name, arrived.content, report)
                 if arrived.position is not None:
                     reached, since = arrived.position, since + 1
-                if since >= BATCH:
+                # The first position at once: from there on mail counts, whatever happens in this pass.
+                if since >= BATCH or (self.position is None and reached is not None):
                     self._record(reached, report)
                     since = 0
                 underway(report)
@@ -307,8 +312,10 @@ class Watcher:
 
     def _record(self, reached: Position | None, report: Report) -> None:
         assert reached is not None
-        self.ledger.write(self.source.name, reached, report.taken)
         if self.position is None:
+            self.position = reached  # also where the vault cannot be written yet
+        self.ledger.write(self.source.name, reached, report.taken)
+        if self.recorded is None:
             log.info("%s is watched from now on (what was there before: WATCH_SINCE_DAYS)", self.source.name)
         self.position, self.recorded = reached, self.clock()
 
@@ -363,27 +370,9 @@ class Watcher:
         """A message stays in the mailbox alone: told where a person looks. Raises OSError where it cannot be told."""
         self.tries.pop(name, None)
         report.missed += 1
-        said = shown(f"A message was left in the mailbox, {name} of {self.source.name}: {why}. Read it there.")
-        words = "".join(letter if letter.isprintable() else " " for letter in said)  # a file's name may hold anything
-        log.warning("%s", words)
-        self._raise_missed(name, words)  # first: it may be raised twice, and the record is written once
+        log.warning("%s", one_line(f"{name} of {self.source.name} is left there: {why}"))  # a file may be named anyhow
         with lock(self.state.tree_lock):
-            self.journal.tell(dashboard.plain(words, 500))
-            self.journal.record("mail_missed", self.source.name, result="failure", message=name, reason=why)
-
-    def _raise_missed(self, name: str, words: str) -> None:
-        key = f"{MISSED}{name}"
-        others = [other for other in self.state.alerts() if other.startswith(MISSED) and other != key]
-        if len(others) >= MOST_MISSED:
-            key, words = f"{MISSED}more", f"More was left in the mailbox, {self.source.name}: Dashboard.md says what."
-        self.state.raise_alert(key, words[:500], self.clock())
-
-    def _forget_missed(self) -> None:
-        with contextlib.suppress(OSError):
-            for key, alert in self.state.alerts().items():
-                since = parse_time(alert.get("since", ""))
-                if key.startswith(MISSED) and (since is None or self.clock() - since >= MISSED_STANDS):
-                    self.state.clear_alert(key)
+            aside.leave(self.vault, self.journal, self.source.name, name, why)
 
     def _trouble(self) -> str:
         return self.state.alerts().get("mailbox", {}).get("message", "")
@@ -397,7 +386,7 @@ class Watcher:
         with contextlib.suppress(OSError):  # a full disk
             if self.state.raise_alert("mailbox", f"{kind}: {self.source.name}: {message}", self.clock()):
                 log.warning("%s: %s", self.source.name, message)
-                if report.refused:
+                if kind in ("refused", "settings"):
                     with lock(self.state.tree_lock):
                         self.journal.tell(f"Mail is not fetched: {dashboard.plain(message, 300)}")
 

@@ -49,7 +49,6 @@ class Maildir:
         """See Source."""
         if self.inotify is not None:
             self.inotify.read(timeout=0)  # what they tell is looked for below
-        files = self._files()
         begin = parse_time((position or {}).get("begin", ""))
         since = None
         if begin is None or position is None:
@@ -57,18 +56,22 @@ class Maildir:
         elif self.done is None and not self._load(position.get("done", "")):
             since = look_back(begin, recorded)
         if since is not None:
-            self._begin(unique for unique, path in files.items() if _written(path) < since)
+            self._begin(unique for unique, path in self._files() if _written(path) < since)
             yield Arrived("", self._position(begin))
         assert self.done is not None
-        gone = self.done - files.keys()
+        gone, fresh = set(self.done), dict[str, str]()
+        for unique, path in self._files():  # what is done is not kept: people have 200,000 mails
+            gone.discard(unique)
+            if unique not in self.done:
+                fresh[unique] = path
         for unique in gone:
             self._note("-", unique)
         unreadable = ""
-        for unique in sorted(files.keys() - self.done):
+        for unique in sorted(fresh):
             try:
-                content = _content(files[unique])
+                content = _content(Path(fresh[unique]))
             except OSError as error:  # it holds nothing up, and is tried again
-                unreadable = f"{files[unique]} cannot be read ({error.strerror}): give it to the agent's user"
+                unreadable = f"{fresh[unique]} cannot be read ({error.strerror}): give it to the agent's user"
                 continue
             if content is None:
                 continue  # renamed meanwhile: its flags changed. The next pass finds it.
@@ -106,20 +109,18 @@ class Maildir:
 
     leave = close
 
-    def _files(self) -> dict[str, Path]:
-        """Unique name -> path."""
-        found = {}
-        for folder in ("cur", "new"):
+    def _files(self) -> Iterator[tuple[str, str]]:
+        """Unique name, path. What is moved from `new` to `cur` meanwhile comes once or twice, and is not missed."""
+        for folder in ("new", "cur"):
             try:
                 with os.scandir(self.root / folder) as entries:
                     for entry in entries:
                         if not entry.name.startswith(".") and entry.is_file(follow_symlinks=False):
-                            found[entry.name.split(":")[0]] = Path(entry.path)
+                            yield entry.name.split(":")[0], entry.path
             except OSError as error:
                 raise Unreachable(
                     f"the Maildir cannot be read ({error}): correct MAILDIR_PATH, or its rights"
                 ) from None
-        return found
 
     def _position(self, begin: datetime) -> Position:
         return {"begin": iso(begin), "done": f"{self.digest:032x}"}
@@ -165,10 +166,10 @@ def _digest(unique: str) -> int:
     return int.from_bytes(hashlib.sha256(unique.encode("utf-8", "surrogateescape")).digest()[:16], "big")
 
 
-def _written(path: Path) -> datetime:
+def _written(path: str) -> datetime:
     """When a file was delivered; long ago where it is gone."""
     try:
-        return datetime.fromtimestamp(path.stat(follow_symlinks=False).st_mtime, UTC)
+        return datetime.fromtimestamp(os.stat(path, follow_symlinks=False).st_mtime, UTC)
     except OSError:
         return datetime.fromtimestamp(0, UTC)
 

@@ -91,6 +91,8 @@ def fields(raw: bytes) -> dict[str, str]:
         found.setdefault(name, value)
     declared = re.search(rb"charset\s{0,9}=\s{0,9}\"?([\w.:+-]{1,40})", found.get("content_type", b""), re.I)
     charset = declared[1].decode("ascii", "replace") if declared else ""
+    if _codec(charset).replace("-", "_") in _NEVER_UNDECLARED:
+        charset = ""  # of the body alone: a header that is read is ASCII's kin, and in these is another text
     return {
         name: _one_line(
             _decoded_words(decode(value[:MAX_FIELD_LENGTH], charset, guess=False), name in _ADDRESS_FIELDS)

@@ -71,15 +71,15 @@ class Http:
         return answer.status, answer
 
     @staticmethod
-    def parse(body: IO[bytes]) -> dict[str, Any]:
-        """An answer that is a JSON object; {} where it is none. Raises Unreachable."""
+    def parse(body: IO[bytes]) -> dict[str, Any] | None:
+        """An answer that is a JSON object; None where it is none. Raises Unreachable."""
         try:
             answer = json.loads(body.read(MOST_ANSWER_BYTES))
         except (OSError, HTTPException) as error:
             raise Unreachable(f"an answer broke off ({_reason(error)})") from None
         except (ValueError, RecursionError):
-            return {}
-        return answer if isinstance(answer, dict) else {}
+            return None
+        return answer if isinstance(answer, dict) else None
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -125,7 +125,7 @@ class Tokens:
         }
         status, body = self._http.open(self._settings.token_url, data=urllib.parse.urlencode(form).encode())
         with body:
-            answer = self._http.parse(body)
+            answer = self._http.parse(body) or {}
         error = one_line(str(answer.get("error", "")))[:80]
         if status in (400, 401, 403) and error in _FINAL:
             if error == "invalid_grant":  # of the others the token is not the cause: it may be the last one there is

@@ -15,9 +15,6 @@ from cloud_agent.vault import lock, write_whole
 Result = Literal["ok", "later", "failed"]
 Clock = Callable[[], datetime]
 
-# How the keys of alerts begin that tell of a message which stayed in the mailbox alone.
-MISSED = "missed "
-
 
 def utc_now() -> datetime:
     return datetime.now(UTC)
@@ -58,7 +55,7 @@ class State:
         return self.folder / "watch-oauth.json"
 
     def beat(self, loop: str, cycle: int, started: datetime, finished: datetime, result: Result, **more: Any) -> None:
-        """Rewrite `draft.json` or `sync.json` whole; `synced`, the last success, is carried on."""
+        """Rewrite `<loop>.json` whole; `succeeded`, the last success, is carried on."""
         earlier = self.read_beat(loop)
         beat = {
             "pid": os.getpid(),

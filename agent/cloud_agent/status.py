@@ -13,7 +13,7 @@ from typing import Any, TypeGuard
 from cloud_agent import audit, usage
 from cloud_agent.config import Config
 from cloud_agent.kept import kept
-from cloud_agent.state import MISSED, State, iso
+from cloud_agent.state import State, iso
 from cloud_agent.vault import INBOX, LOCAL, NEEDS_ACTION, PENDING, Vault, lock
 
 # A beat may be late by one more interval and the longest step before the loop counts as not living.
@@ -165,7 +165,7 @@ def alerts_of(config: Config, state: State) -> dict[str, dict[str, str]]:
     found = state.alerts()
     if config.mailbox is not None:
         return found
-    return {key: alert for key, alert in found.items() if key != "mailbox" and not key.startswith(MISSED)}
+    return {key: alert for key, alert in found.items() if key != "mailbox"}
 
 
 def judged(found: dict[str, dict[str, Any]], config: Config) -> dict[str, dict[str, Any]]:

@@ -62,7 +62,8 @@ def make(config: Config, source: Source, env_file: Path, state: State, clock: Cl
 
     def take_apart(path: Path) -> Outcome:
         # On standard input: there a message is one message, and no mbox.
-        command = [sys.executable, "-m", "cloud_agent", "--env-file", str(env_file), "intake", "-"]
+        # -P: a folder that the loop happens to stand in is no place to import from.
+        command = [sys.executable, "-P", "-m", "cloud_agent", "--env-file", str(env_file), "intake", "-"]
         try:
             with open(path, "rb") as file:
                 done = subprocess.run(command, stdin=file, capture_output=True, timeout=APART_SECONDS, check=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import logging
 import time
 from collections.abc import Iterator
@@ -9,7 +11,8 @@ from pathlib import Path
 
 import pytest
 from cloud_agent.config import OAuth
-from cloud_agent.mailbox import LARGE_BYTES, Refused, Unreachable
+from cloud_agent.gmail import PART_BYTES, decode_raw
+from cloud_agent.mailbox import LARGE_BYTES, Refused, Spool, Unreachable
 from cloud_agent.oauth import Http, Tokens
 
 from tests.standins import gmail_api
@@ -61,6 +64,48 @@ def test_only_what_arrives_from_now_on_once_and_nothing_is_changed(provider: Pro
     assert watched.once().returncode == 0
     assert len(provider.asked) == asked + 1  # the history, and no message again
     assert provider.writes == 0
+
+
+def test_a_star_makes_no_new_mail_of_an_old_one(provider: Provider, watched: Watched) -> None:
+    old = provider.account.deliver(message("old"), "INBOX")
+    assert watched.once().returncode == 0
+    for label in ("UNREAD", "STARRED"):
+        provider.account.label(old, label)
+    assert watched.once().returncode == 0
+    assert watched.marks() == {}
+
+
+def test_an_answer_that_is_none_of_gmails_loses_nothing(provider: Provider, tmp_path: Path) -> None:
+    """A gateway that says 200 to all: no list is empty because it was not one."""
+    provider.account.deliver(message("a"))
+    get = provider.get
+    provider.get = lambda path, query: (200, ["hello"]) if path == "messages" else get(path, query)  # type: ignore[method-assign]
+    with Watched(tmp_path, **settings(provider, WATCH_SINCE_DAYS=3)) as watched:
+        assert watched.once().returncode == 75
+        provider.get = get  # type: ignore[method-assign]
+        assert watched.once().returncode == 0
+        assert watched.marks() == {"a": 1}
+
+
+@pytest.mark.parametrize("answer", [(200, {}), (200, {"raw": "A"}), (400, {"error": {"message": "Precondition"}})])
+def test_a_message_that_gmail_cannot_give_holds_nobody_up(
+    provider: Provider, watched: Watched, answer: tuple[int, dict[str, object]]
+) -> None:
+    watched.start()
+    watched.wait_idle()
+    get = provider.get
+    broken = f"messages/{provider.account.deliver(message('broken'))}"
+    provider.get = lambda path, query: answer if path == broken else get(path, query)  # type: ignore[method-assign]
+    provider.account.deliver(message("b"))
+    wait(watched.marks, 30, watched.tail)
+    assert watched.marks() == {"b": 1}
+    assert broken.replace("/", " ").replace("messages", "message") in (watched.vault / "Dashboard.md").read_text()
+
+
+def test_an_account_that_is_another_is_said(provider: Provider, tmp_path: Path) -> None:
+    with Watched(tmp_path, **settings(provider, IMAP_USER="anne@example.com")) as watched:
+        assert watched.once().returncode == 75
+        assert "correct IMAP_USER" in watched.alerts()["mailbox"]["message"]
 
 
 def test_what_is_on_disk_is_what_was_sent(provider: Provider, watched: Watched) -> None:
@@ -199,7 +244,7 @@ def test_a_client_that_is_set_wrong_costs_no_token(provider: Provider, tmp_path:
 def test_an_account_that_the_api_does_not_know(provider: Provider, tmp_path: Path) -> None:
     with Watched(tmp_path, **settings(provider, IMAP_USER="bob@example.com")) as watched:
         done = watched.once()
-    assert (done.returncode, "look at IMAP_USER" in done.stderr, "Traceback" in done.stderr) == (75, True, False)
+    assert (done.returncode, "correct IMAP_USER" in done.stderr, "Traceback" in done.stderr) == (75, True, False)
 
 
 def test_what_an_endpoint_says_is_one_short_line(provider: Provider, tmp_path: Path) -> None:
@@ -207,6 +252,16 @@ def test_what_an_endpoint_says_is_one_short_line(provider: Provider, tmp_path: P
     with pytest.raises(Unreachable) as caught:
         tokens(provider, tmp_path).access()
     assert str(caught.value).isprintable() and len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, PART_BYTES, PART_BYTES * 3 + 1])
+@pytest.mark.parametrize("padding", ["=", "\\u003d", ""])
+def test_padding_may_be_written_in_many_ways(tmp_path: Path, size: int, padding: str) -> None:
+    raw = bytes(range(256)) * (size // 256 + 1)
+    text = base64.urlsafe_b64encode(raw[:size]).decode()
+    spool = Spool(tmp_path / "spool")
+    decode_raw(io.BytesIO(f'{{"raw": "{text.replace("=", padding)}"}}'.encode()), spool)
+    assert spool.content == raw[:size]
 
 
 def test_a_token_is_used_as_long_as_it_lasts(provider: Provider, tmp_path: Path) -> None:

@@ -153,6 +153,17 @@ def test_a_server_without_idle_is_asked(tmp_path: Path) -> None:
             assert watched.stop() == 0
 
 
+def test_who_only_asks_is_not_an_interval_late(server: Dovecot, tmp_path: Path) -> None:
+    inbox = source(server, tmp_path, server.tls_port)
+    (first,) = inbox.messages(None, None)
+    for number in range(1, 4):
+        server.deliver(message(f"m{number}"))
+        time.sleep(1.1)  # Dovecot looks at the folder's time, which has whole seconds
+        found = [one for one in inbox.messages(first.position, utc_now()) if one.content]
+        assert len(found) == number
+    inbox.leave()
+
+
 def test_only_one_watches(server: Dovecot, watched: Watched) -> None:
     watched.start()
     watched.wait_idle()
@@ -277,7 +288,7 @@ def test_a_server_that_does_not_prove_who_it_is(
         ({"IMAP_HOST": "imap.nowhere.invalid"}, "look at IMAP_HOST"),
         ({"IMAP_PORT": 1}, "nothing answers at port 1"),
         ({"IMAP_TLS": "implicit", "plain": True}, "does not begin with TLS: look at IMAP_PORT and IMAP_TLS"),
-        ({"IMAP_FOLDER": "Nope"}, "set IMAP_FOLDER to a folder that is there"),
+        ({"IMAP_FOLDER": "Nope"}, "correct IMAP_FOLDER"),
     ],
 )
 def test_what_was_set_wrong_is_told_with_its_name(

@@ -6,10 +6,15 @@ import os
 import random
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cloud_agent.config import MaildirBox
+from cloud_agent.maildir import Maildir
+from cloud_agent.state import utc_now
 
 from tests.watchkit import Watched, message, wait
 
@@ -162,3 +167,38 @@ def test_each_message_once_whatever_is_killed(mailbox: Mailbox, tmp_path: Path) 
         wait(lambda: len(watched.marks()) == 300, 60, watched.tail)
         assert watched.stop() == 0
         assert set(watched.marks().values()) == {1}
+
+
+def test_what_a_mail_program_moves_to_cur_just_now_is_not_gone(
+    mailbox: Mailbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Maildir(MaildirBox(mailbox.root), tmp_path, utc_now, 1)
+    path = mailbox.deliver(message("a"))
+    first = list(source.messages(None, None))
+    assert [arrived.name for arrived in first] == ["", f"file {path.name}"]
+    scandir, scanned = os.scandir, []
+
+    def scan(folder: Any) -> Any:
+        scanned.append(folder)
+        if len(scanned) == 2:
+            path.rename(mailbox.root / "cur" / f"{path.name}:2,S")
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", scan)
+    assert list(source.messages(first[-1].position, utc_now())) == []
+    assert len(scanned) == 2
+
+
+def test_many_mails_take_little_memory(mailbox: Mailbox, tmp_path: Path) -> None:
+    """200,000 in one folder are nothing rare, and PM2 restarts what grows."""
+    count = 3000
+    for number in range(count):
+        (mailbox.root / "cur" / f"1763890000.M{number:06}P1234.mail.example.org,S=5000:2,S").touch()
+    source = Maildir(MaildirBox(mailbox.root), tmp_path, utc_now, 0)
+    (start,) = source.messages(None, None)
+    tracemalloc.start()
+    try:
+        assert list(source.messages(start.position, utc_now())) == []
+        assert tracemalloc.get_traced_memory()[1] / count < 150
+    finally:
+        tracemalloc.stop()

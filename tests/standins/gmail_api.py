@@ -41,10 +41,10 @@ class Grant:
 
 @dataclass
 class Account:
-    """A mailbox, and what happened in it: [(history id, what, message id), …]."""
+    """A mailbox, and what happened in it: [(history id, what, message id, labels added), …]."""
 
     messages: dict[str, Message] = field(default_factory=dict)
-    history: list[tuple[int, str, str]] = field(default_factory=list)
+    history: list[tuple[int, str, str, list[str]]] = field(default_factory=list)
     newest: int = 1000
     oldest: int = 0  # history up to this one is no more
     labels: dict[str, str] = field(default_factory=lambda: {"Label_7": "Questions"})
@@ -57,15 +57,15 @@ class Account:
 
     def label(self, identity: str, name: str) -> None:
         self.messages[identity].labels.append(name)
-        self._note("labelsAdded", identity)
+        self._note("labelsAdded", identity, name)
 
     def delete(self, identity: str) -> None:
         del self.messages[identity]
         self._note("messagesDeleted", identity)
 
-    def _note(self, what: str, identity: str) -> None:
+    def _note(self, what: str, identity: str, *added: str) -> None:
         self.newest += 7
-        self.history.append((self.newest, what, identity))
+        self.history.append((self.newest, what, identity, list(added)))
 
 
 class Provider(ThreadingHTTPServer):
@@ -108,7 +108,7 @@ class Provider(ThreadingHTTPServer):
             answer["refresh_token"] = renewed
         return 200, answer
 
-    def get(self, path: str, query: dict[str, list[str]]) -> tuple[int, Json]:
+    def get(self, path: str, query: dict[str, list[str]]) -> tuple[int, Json | list[str]]:
         account = self.account
         if path == "profile":
             return 200, {"emailAddress": self.user, "historyId": str(account.newest)}
@@ -136,13 +136,15 @@ class Provider(ThreadingHTTPServer):
         if start < account.oldest:
             return _error(404, "notFound", "Requested entity was not found.")
         records = []
-        for number, what, identity in account.history:
+        for number, what, identity, added in account.history:
             message = account.messages.get(identity)
             labels = message.labels if message else []
             if number > start and what in {f"{kind.replace('Added', 'sAdded')}" for kind in query["historyTypes"]}:
                 if message is not None and label not in labels:
                     continue
                 change: Json = {"message": {"id": identity, "labelIds": labels or [label]}}
+                if added:
+                    change["labelIds"] = added
                 records.append({"id": str(number), "messages": [{"id": identity}], what: [change]})
         status, answer = self._page(records, "history", query)
         return status, answer | {"historyId": str(account.newest)}
@@ -202,7 +204,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._send(*server.get(parts.path.removeprefix(prefix), query))
 
-    def _send(self, status: int, answer: Json) -> None:
+    def _send(self, status: int, answer: Json | list[str]) -> None:
         body = json.dumps(answer).encode()
         with contextlib.suppress(OSError):
             self.send_response(status)

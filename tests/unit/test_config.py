@@ -302,6 +302,13 @@ def test_a_mailbox_by_oauth_needs_no_more_at_the_large_providers(
     assert config.mailbox_warnings(config.load(env_file, {})) == []
 
 
+def test_a_password_for_microsoft_is_told_before_it_is_refused(env_file: Path) -> None:
+    made = f"IMAP_HOST=Outlook.Office365.com\nIMAP_USER=ann\nIMAP_PASSWORD={VALUE}\n"
+    assert problems_of(env_file, made) == []
+    (warning,) = config.mailbox_warnings(config.load(env_file, {}))
+    assert "Microsoft takes no IMAP_PASSWORD" in warning
+
+
 def test_a_gmail_password_is_for_imap(env_file: Path) -> None:
     made = mailbox_of(env_file, f"IMAP_HOST=imap.gmail.com\nIMAP_USER=ann\nIMAP_PASSWORD={VALUE}\n")
     assert isinstance(made, ImapBox)
@@ -356,13 +363,15 @@ def test_port_143_is_starttls(env_file: Path) -> None:
         (f"{IMAP}IMAP_PASSWORD=x\nIMAP_TLS=ssl\n", "IMAP_TLS is none of"),
         (f"{IMAP}IMAP_PASSWORD=x\nIMAP_CA_FILE=/none/ca.pem\n", "IMAP_CA_FILE names no file"),
         (f"{IMAP}IMAP_PASSWORD=x\nIMAP_CA_FILE=/etc/passwd\n", "IMAP_CA_FILE holds no certificate"),
-        (f"{IMAP}IMAP_PASSWORD=x\nIMAP_PORT=99333\n", "IMAP_PORT is above 65535"),
         ("IMAP_HOST=imaps://mail.example.org\nIMAP_USER=you\nIMAP_PASSWORD=x\n", "IMAP_HOST is no server's name"),
         ("IMAP_HOST=mail.example.org:993\nIMAP_USER=you\nIMAP_PASSWORD=x\n", "IMAP_HOST is no server's name"),
         (f"{IMAP}IMAP_PASSWORD=x\nMAILDIR_PATH=/tmp\n", "one agent watches one mailbox"),
         ("MAILDIR_PATH=/none\n", "names no Maildir"),
         ("IMAP_PASSWORD=x\n", "IMAP_HOST is not"),
         ("WATCH_SINCE_DAYS=-1\n", "WATCH_SINCE_DAYS is not a number"),
+        ("WATCH_SINCE_DAYS=999999\n", "WATCH_SINCE_DAYS is not a number from 0 to 20000"),  # before all dates
+        (f"{IMAP}IMAP_PASSWORD=x\nIMAP_PORT=99300\n", "IMAP_PORT is not a number from 1 to 65535"),
+        (f"{IMAP}IMAP_PASSWORD=x\nIMAP_CA_FILE={__file__}\n", "IMAP_CA_FILE holds no certificate"),
     ],
 )
 def test_what_can_be_wrong_with_a_mailbox(env_file: Path, more: str, word: str) -> None:

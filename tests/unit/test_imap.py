@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import imaplib
 import shutil
+import socket
+import ssl
 import tempfile
 import threading
 from collections import Counter
@@ -18,7 +20,7 @@ import pytest
 from cloud_agent import imap
 from cloud_agent.config import ImapBox
 from cloud_agent.imap import MOST_AT_ONCE, PART_BYTES, Imap, Place, place, portions, read_place
-from cloud_agent.mailbox import LARGE_BYTES, LOOK_BACK, MOST_BYTES, Outcome, Refused, Unreachable, Watcher
+from cloud_agent.mailbox import LARGE_BYTES, LOOK_BACK, MOST_BYTES, Misset, Outcome, Refused, Unreachable, Watcher
 from cloud_agent.state import State
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -95,6 +97,8 @@ class Server:
         self.failure: BaseException = OSError("cut")
         self.refuses: Exception | None = None
         self.unreadable: set[str] = set()
+        self.names_no_start = False
+        self.deletes_after_a_part = False
         self.epoch = 0  # connections of an earlier one are dead
         self.logins = 0
 
@@ -140,6 +144,8 @@ class Client:
     def select_folder(self, name: str, readonly: bool = False) -> dict[bytes, int]:
         assert readonly
         self._command()
+        if name != "INBOX":
+            raise imaplib.IMAP4.error("select failed: [NONEXISTENT] Mailbox doesn't exist")
         return {b"UIDVALIDITY": self.server.uidvalidity, b"UIDNEXT": self.server.uidnext}
 
     def search(self, criteria: Sequence[Any]) -> list[int]:
@@ -147,6 +153,8 @@ class Client:
         assert criteria[0] == "UID"
         low, _, high = criteria[1].partition(":")
         uids = sorted(self.server.folder)
+        if not high:
+            return [uid for uid in uids if uid == int(low)]
         if high == "*":  # the last message is always in it
             return [uid for uid in uids if uid >= int(low)] or uids[-1:]
         found = [uid for uid in uids if int(low) <= uid <= int(high)]
@@ -163,8 +171,14 @@ class Client:
             raise imaplib.IMAP4.error("FETCH failed: NO [SERVERBUG] Internal error")
         (item,) = items
         start, length = map(int, item.removeprefix("BODY.PEEK[]<").removesuffix(">").split("."))
-        key = f"BODY[]<{start}>".encode()
-        return {uid: {key: one.content[start : start + length]} for uid, one in there.items()}
+        key = b"BODY[]" if self.server.names_no_start and not start else f"BODY[]<{start}>".encode()
+        answers = {uid: {key: one.content[start : start + length]} for uid, one in there.items()}
+        if self.server.deletes_after_a_part:
+            self.server.folder.clear()
+        return answers or {uid: {key: None} for uid in uids}
+
+    def noop(self) -> None:
+        self._command()
 
     def socket(self) -> None:
         return None
@@ -248,6 +262,45 @@ def test_large_messages_are_fetched_in_parts_and_cut_at_the_bound(desk: Desk, mo
     assert not list(desk.config.state_path.glob("*.eml"))
 
 
+def test_a_server_that_names_parts_in_its_own_way_loses_nothing(desk: Desk) -> None:
+    """RFC 9051 §7.5.2 wants `BODY[]<0>` for an answer to `BODY.PEEK[]<0.5>`; who is there without it is not gone."""
+    desk.look()
+    desk.server.names_no_start = True
+    desk.server.deliver("a")
+    desk.server.deliver("large", b"large-mail".ljust(20) + b"x" * LARGE_BYTES)
+    desk.look()
+    assert desk.taken == Counter({"a": 1, "large-mail".ljust(20): 1})
+
+
+def test_a_message_that_is_deleted_while_it_is_fetched_is_not_taken_half(desk: Desk) -> None:
+    desk.look()
+    desk.server.deliver("large", b"large-mail" + b"x" * LARGE_BYTES)
+    desk.server.deletes_after_a_part = True
+    desk.look()
+    assert desk.taken == Counter()
+
+
+@pytest.mark.parametrize(
+    ("error", "setting"),
+    [
+        (socket.gaierror(-2, "Name or service not known"), "look at IMAP_HOST"),
+        (ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number"), "look at IMAP_PORT .* IMAP_TLS"),
+        (ConnectionRefusedError(111, "Connection refused"), "port 993: .*look at IMAP_HOST and IMAP_PORT"),
+        (TimeoutError("timed out"), r"look at IMAP_PORT \(993\) and IMAP_TLS"),
+    ],
+)
+def test_what_to_correct_where_there_is_no_connection(desk: Desk, error: OSError, setting: str) -> None:
+    desk.server.failure, desk.server.fail_after = error, 0
+    with pytest.raises(Unreachable, match=setting):
+        next(desk.source.messages(None, None))
+
+
+def test_a_folder_that_is_not_there_is_said(desk: Desk) -> None:
+    desk.source.box = replace(BOX, folder="INBOXX")
+    with pytest.raises(Misset, match=r"folder INBOXX .*doesn't exist.*correct IMAP_FOLDER"):
+        next(desk.source.messages(None, None))
+
+
 def test_a_message_that_the_server_cannot_give_holds_nobody_up(desk: Desk) -> None:
     desk.look()
     for mark in ("a", "b", "c"):
@@ -287,6 +340,7 @@ class Faults(RuleBasedStateMachine):
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(imap, "IMAPClient", self.desk.server.client)
         self.count = 0
+        self.remote_has = 0  # so many records
         for _ in range(old):
             self.desk.server.deliver(self.mark("old"))
         self.desk.clock.advance(hours=1)
@@ -329,13 +383,15 @@ class Faults(RuleBasedStateMachine):
 
     @rule(lost=st.integers(1, 5))
     def restore(self, lost: int) -> None:
-        """The server is restored from a backup: the last messages are gone, and their numbers are given again."""
+        """The server is restored from a backup: the last messages are gone, and their numbers are given again. Where
+        the vault loses the record of that too, nobody can tell a number that was given anew from one that is done."""
         server = self.desk.server
         self.desk.look(3)
         server.uidnext = max(1, server.uidnext - lost)
         server.folder = {uid: one for uid, one in server.folder.items() if uid < server.uidnext}
         server.epoch += 1
         self.desk.look(3)
+        self.remote_has = len(self.desk.recorded)
 
     @rule()
     def delete_state(self) -> None:
@@ -348,7 +404,7 @@ class Faults(RuleBasedStateMachine):
         desk = self.desk
         logs = sorted((desk.config.vault_path / "Logs/Cloud").glob("mail-*.jsonl"))
         records = logs[-1].read_text().splitlines(keepends=True)
-        if len(records) > 1:
+        if len(records) > 1 and len(desk.recorded) > self.remote_has:
             logs[-1].write_text("".join(records[:-1]))
             desk.recorded.pop()
             desk.taken = desk.recorded[-1].copy()

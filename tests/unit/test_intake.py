@@ -470,6 +470,18 @@ def test_the_oldest_of_what_is_kept_make_room(keeper: Intake, tmp_path: Path) ->
     assert len(kept(keeper.keep)) == 3  # type: ignore[arg-type]
 
 
+def test_what_the_owner_keeps_in_the_same_folder_is_not_deleted(keeper: Intake, tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    own = tmp_path / "kept" / "contract.eml"
+    own.write_bytes(b"x" * 10_000)
+    os.utime(own, (1.0, 1.0))
+    (tmp_path / "kept" / f".{convert(PLAIN).email_id}.part").write_bytes(b"x" * 10_000)  # as a kill leaves it
+    assert isinstance(keeper.take(PLAIN), Taken)
+    assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == sorted(
+        [f"{convert(PLAIN).email_id}.eml", "contract.eml"]
+    )
+
+
 def test_a_mail_is_taken_though_it_cannot_be_kept(keeper: Intake, tmp_path: Path) -> None:
     (tmp_path / "kept").write_text("a file")
     assert isinstance(keeper.take(PLAIN), Taken)
@@ -535,6 +547,12 @@ FROM_LINE = b"From a@b.org Mon Feb 16 12:00:00 2026\n"
         (FROM_LINE + PLAIN + b"\n" + FROM_LINE + PLAIN, [FROM_LINE + PLAIN + b"\n", FROM_LINE + PLAIN]),
         # Not one that a person wrote, nor one of a message that is alone.
         (FROM_LINE + PLAIN + b"\nFrom here on it rains.\n", [FROM_LINE + PLAIN + b"\nFrom here on it rains.\n"]),
+        (b"\r\n\n" + FROM_LINE + PLAIN + b"\n" + FROM_LINE + PLAIN, [FROM_LINE + PLAIN + b"\n", FROM_LINE + PLAIN]),
+        (
+            FROM_LINE + PLAIN + b"\nFrom London at 12:30 we\ngo.\n",
+            [FROM_LINE + PLAIN + b"\nFrom London at 12:30 we\ngo.\n"],
+        ),
+        (FROM_LINE + PLAIN + b"\n" + FROM_LINE, [FROM_LINE + PLAIN + b"\n" + FROM_LINE]),
         (PLAIN + b"\n" + FROM_LINE + b"quoted", [PLAIN + b"\n" + FROM_LINE + b"quoted"]),
     ],
 )
@@ -547,6 +565,20 @@ def test_the_messages_of_a_maildir(tmp_path: Path) -> None:
     for folder, name in (("cur", "2:2,S"), ("new", "1"), ("tmp", "0"), ("new", ".hidden")):
         (tmp_path / folder).mkdir(exist_ok=True)
         (tmp_path / folder / name).write_bytes(name.encode())
-    assert list(intake.messages(tmp_path)) == [b"2:2,S", b"1"]
+    assert list(intake.messages(tmp_path)) == [b"1", b"2:2,S"]
     with pytest.raises(OSError):
         list(intake.messages(tmp_path / "cur"))
+
+
+def test_a_file_of_a_maildir_that_cannot_be_read_holds_no_other_up(tmp_path: Path) -> None:
+    """A mail program that marks one as read renames it, perhaps just now."""
+    for name in ("cur", "new"):
+        (tmp_path / name).mkdir()
+    for name in ("1", "2", "3"):
+        (tmp_path / "cur" / name).write_bytes(name.encode())
+    found = intake.messages(tmp_path)
+    assert next(found) == b"1"
+    (tmp_path / "cur" / "2").rename(tmp_path / "cur" / "2:2,S")
+    gone, last = found
+    assert isinstance(gone, FileNotFoundError) and str(tmp_path / "cur" / "2") in str(gone)
+    assert last == b"3"

@@ -79,6 +79,14 @@ def test_a_decoded_name_never_becomes_an_address(value: bytes, reply_to: str) ->
     assert made.to.count("<") - made.to.count('"<') <= 1
 
 
+@pytest.mark.parametrize("charset", ["utf-7", "UTF-16", "utf-16le", "utf-32", "unicode-1-1-utf-7"])
+def test_a_header_is_not_in_the_character_set_of_its_body_where_that_is_no_kin_of_ascii(charset: str) -> None:
+    """A mail in UTF-16 is from whom it says; and in UTF-7 nobody else would read another sender."""
+    raw = f"From: +AGE-ann@b.org\nSubject: four\nContent-Type: text/plain; charset={charset}\n\nx".encode()
+    read = message.fields(raw)
+    assert (read["from"], read["subject"]) == ("+AGE-ann@b.org", "four")
+
+
 def test_the_first_field_of_a_name_counts() -> None:
     raw = b"From MAILER Mon\r\nFrom: a@b.org\r\nX-Two-Words: 1\r\nFrom: c@d.org\r\nno field\r\nTo: e@f.org\r\n\r\n"
     assert message.fields(raw) == {"from": "a@b.org", "x_two_words": "1"}

@@ -143,7 +143,7 @@ def test_a_dashboard_that_is_no_file_holds_nothing_up(desk: Desk, caplog: pytest
 def test_what_is_kept_of_whole_messages(tmp_path: Any) -> None:
     desk = Desk(tmp_path, keep=Keep(tmp_path / "mails", 2_000_000))
     assert "  kept: 0 whole messages, 0.0 of 2 MB" in status.render(report(desk))
-    keep(desk.config.keep, "x", b"x" * 700_000)
+    keep(desk.config.keep, "2026-02-16-0123456789abcdef", b"x" * 700_000)
     assert f"  kept: 1 whole message, 0.7 of 2 MB, in {tmp_path}/mails" in status.render(report(desk))
     assert report(desk)["kept"]["bytes"] == 700_000
 
