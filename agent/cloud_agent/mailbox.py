@@ -249,10 +249,10 @@ class Watcher:
             self._fail(report, f"the vault takes no mail for now ({error}): mend the disk or its permissions", "vault")
         else:
             self.pause, self.worked = DROPPED, True
-            refused = self._trouble().startswith("refused: ")
+            told = self._trouble().startswith(("refused: ", "settings: "))
             if self._clear():
                 log.info("%s is read again", self.source.name)
-                if refused:  # the Dashboard said so
+                if told:  # the Dashboard said so
                     with contextlib.suppress(OSError, ForbiddenPath), lock(self.state.tree_lock):
                         self.journal.tell("Mail is fetched again.")
         report.retry_in = self.pause.left(self.clock()) if report.result != "ok" else report.retry_in

@@ -17,11 +17,13 @@ from cloud_agent.alerting import facts
 from cloud_agent.config import Config, MaildirBox
 from cloud_agent.mailbox import (
     AT_ONCE,
+    DROPPED,
     LARGE_BYTES,
     LOOK_BACK,
     TRIES,
     Arrived,
     Crashed,
+    Misset,
     NotAMessage,
     Outcome,
     Position,
@@ -216,6 +218,21 @@ def test_a_refused_login_is_not_repeated_for_long(kit: Kit) -> None:
     kit.clock.advance(hours=2)
     assert kit.watcher.run_pass().result == "ok"
     assert kit.dashboard().count("Mail is fetched again") == 1, "the Dashboard said that it was not"
+
+
+def test_a_wrong_setting_is_told_soon_and_tried_as_an_outage_is(kit: Kit) -> None:
+    kit.source.kept = [b"a"]
+    kit.source.trouble = {0: Misset("the folder Nope cannot be opened: correct IMAP_FOLDER")}
+    for _ in range(5):
+        report = kit.watcher.run_pass()
+        assert (report.result, report.refused, "correct IMAP_FOLDER" in report.message) == ("later", False, True)
+        assert report.retry_in is not None and report.retry_in <= DROPPED.longest
+        kit.clock.advance(minutes=5)
+    assert told(kit) == {"alert mailbox settings": "failure"}, "the owner is told soon"
+    assert kit.dashboard().count("Mail is not fetched") == 1
+    kit.source.trouble = {}
+    assert kit.watcher.run_pass().result == "ok"
+    assert kit.dashboard().count("Mail is fetched again") == 1
 
 
 def test_what_ends_the_pass_in_the_middle_keeps_what_was_taken(kit: Kit) -> None:
