@@ -109,7 +109,7 @@ def test_a_test_message_on_each_channel(machine: Machine, server: Server, loopba
 def test_without_a_channel_it_says_how_to_set_one(world: World) -> None:
     done = world.cloud.run("alert")
     assert done.returncode == 78
-    assert "set ALERT_URLS or ALERT_MCP_" in done.stdout
+    assert "set ALERT_URLS or ALERT_MCP_" in done.stderr
 
 
 def test_check_says_what_is_wrong_and_no_value(machine: Machine) -> None:
