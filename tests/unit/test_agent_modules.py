@@ -305,8 +305,17 @@ def test_a_release_that_does_not_live_is_put_back(
 
 def test_a_network_that_is_down_is_no_fault_of_a_release(machine: FakePM2) -> None:
     machine.life["two"] = lambda machine, looks: machine.beats("later", "offline")
-    service(machine, "two").run()
+    wanted = service(machine, "two")
+    wanted.run()
     assert machine.pointed("current") == "two"
+    assert "git_sync_cloud runs and says: offline" in wanted.warnings, "and whoever deploys hears of it"
+
+
+def test_a_step_that_is_still_underway_is_nothing_to_warn_of(machine: FakePM2) -> None:
+    machine.life["two"] = lambda machine, looks: machine.beats("later", "the mailbox is asked", underway=True)
+    wanted = service(machine, "two")
+    wanted.run()
+    assert (machine.pointed("current"), wanted.warnings) == ("two", [])
 
 
 def test_what_failed_before_may_fail_still(machine: FakePM2) -> None:
