@@ -249,7 +249,7 @@ def _watch(settings: config.Config, env_file: Path, *, once: bool) -> int:
     if ended is not None:
         return ended
     source = watching.source_of(settings.mailbox, settings, utc_now)
-    watcher = watching.make(settings, source, env_file, state, utc_now, signals.stop)
+    watcher = watching.make(settings, source, _own_command(env_file, "intake", STDIN), state, utc_now, signals.stop)
     bell = watching.Bell(signals.wake)
     log.info("mail_watcher initialised: %s", source.name)
     look = _look(settings, env_file, state, once)
@@ -322,9 +322,9 @@ class _Mailbox:
 def _ended_before_watching(state: State, signals: loop.Signals, once: bool) -> int | None:
     """Wait until no other process watches: one at a time, and the one before may be about to end. None, or the exit
     status where it does not come to that."""
-    from cloud_agent import watching
+    from cloud_agent.vault import hold
 
-    while watching.sole(state.process_lock("watch")) is None:
+    while hold(state.process_lock("watch")) is None:
         if once:
             print("cloud-agent: mail_watcher is running: it looks at the mailbox by itself", file=sys.stderr)
             return EX_TEMPFAIL
@@ -423,9 +423,13 @@ def _look(settings: config.Config, env_file: Path, state: State, once: bool) -> 
         return lambda: None
     from cloud_agent.alerting.teller import Teller
 
+    return Teller(settings, state, utc_now, _own_command(env_file, "alert")).look
+
+
+def _own_command(env_file: Path, *arguments: str) -> list[str]:
+    """This program once more, with the same settings."""
     # -P: a folder that the loop happens to stand in is no place to import from.
-    command = [sys.executable, "-P", "-m", "cloud_agent", "--env-file", str(env_file.absolute()), "alert"]
-    return Teller(settings, state, utc_now, command).look
+    return [sys.executable, "-P", "-m", "cloud_agent", "--env-file", str(env_file.absolute()), *arguments]
 
 
 def _status(settings: config.Config, *, as_json: bool) -> int:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import select
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -18,7 +16,7 @@ from cloud_agent.intake import Intake, Known, NoMessage
 from cloud_agent.mailbox import AT_ONCE, Crashed, NotAMessage, Outcome, Report, Source, Watcher
 from cloud_agent.state import Clock, State
 
-__all__ = ["Bell", "Report", "Watcher", "make", "next_look", "sole", "source_of"]
+__all__ = ["Bell", "Report", "Watcher", "make", "next_look", "source_of"]
 
 # A message of 160 MB takes some ten seconds; what takes longer hangs.
 APART_SECONDS = 300.0
@@ -50,8 +48,10 @@ def source_of(box: ImapBox | GmailBox | MaildirBox, config: Config, clock: Clock
     return Imap(box, tokens, state, clock, since_days, time.monotonic)
 
 
-def make(config: Config, source: Source, env_file: Path, state: State, clock: Clock, stop: threading.Event) -> Watcher:
-    """The watcher of a source, with intake behind it."""
+def make(
+    config: Config, source: Source, command: Sequence[str], state: State, clock: Clock, stop: threading.Event
+) -> Watcher:
+    """The watcher of a source, with intake behind it. `command` takes in what stands on its standard input."""
     intake = Intake(config, state, clock)
 
     def take(raw: bytes) -> Outcome:
@@ -62,8 +62,6 @@ def make(config: Config, source: Source, env_file: Path, state: State, clock: Cl
 
     def take_apart(path: Path) -> Outcome:
         # On standard input: there a message is one message, and no mbox.
-        # -P: a folder that the loop happens to stand in is no place to import from.
-        command = [sys.executable, "-P", "-m", "cloud_agent", "--env-file", str(env_file), "intake", "-"]
         try:
             with open(path, "rb") as file:
                 done = subprocess.run(command, stdin=file, capture_output=True, timeout=APART_SECONDS, check=False)
@@ -89,18 +87,6 @@ def _raise(status: int, said: str) -> NoReturn:
 def next_look(retry_in: float | None, listening: bool) -> float | None:
     """In how many seconds the loop is to look again, however long its interval is; None: at its interval."""
     return retry_in if not listening else min(retry_in or RENEW_SECONDS, RENEW_SECONDS)
-
-
-def sole(path: Path) -> int | None:
-    """A lock that this process holds until it ends, None where another one does."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o660)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    return descriptor
 
 
 class Bell:

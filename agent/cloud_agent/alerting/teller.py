@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import fcntl
 import json
 import logging
 import os
@@ -22,7 +21,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -30,7 +29,7 @@ from cloud_agent.alerting import facts, ledger
 from cloud_agent.alerting.ledger import Delivery, Ledger
 from cloud_agent.config import Config
 from cloud_agent.state import Clock, State, read_json
-from cloud_agent.vault import lock, write_whole
+from cloud_agent.vault import lock, try_lock, write_whole
 
 log = logging.getLogger("cloud_agent.alert")
 
@@ -237,22 +236,6 @@ def _descendants(pid: int) -> list[int]:
 
 
 # -- the ledger's file -------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def try_lock(path: Path) -> Iterator[bool]:
-    """Hold a lock between processes where nobody does; whether it was got."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o660)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
-    finally:
-        os.close(descriptor)
 
 
 def _path(state: State) -> Path:
