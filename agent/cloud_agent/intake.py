@@ -89,8 +89,7 @@ class SetAside:
 
 def convert(raw: bytes) -> Entry:
     """Read one message. Pure; raises NoMessage."""
-    headers, email_id = _head(raw)
-    return _entry(raw[:MAX_BYTES], headers, email_id, [_TEXT_CUT] if len(raw) > MAX_BYTES else [])
+    return _entry(raw, *_head(raw))
 
 
 def _head(raw: bytes) -> tuple[dict[str, str], str]:
@@ -101,7 +100,9 @@ def _head(raw: bytes) -> tuple[dict[str, str], str]:
     return headers, identity(raw[:MAX_BYTES], headers)
 
 
-def _entry(raw: bytes, headers: Mapping[str, str], email_id: str, findings: list[str]) -> Entry:
+def _entry(raw: bytes, headers: Mapping[str, str], email_id: str) -> Entry:
+    findings = [_TEXT_CUT] if len(raw) > MAX_BYTES else []
+    raw = raw[:MAX_BYTES]
     if message.header_is_too_large(raw):
         findings.append(_HEADER_CUT)
     seen = message.content(raw)
@@ -197,10 +198,10 @@ class Intake:
         Raises NoMessage; and OSError or ForbiddenPath where the vault cannot be written: it can be tried again.
         """
         try:
-            _, email_id = _head(raw)
+            headers, email_id = _head(raw)
             if known := self._known(email_id):  # nothing else need be read: a Maildir is taken in again and again
                 return Known(known)
-            entry = convert(raw)
+            entry = _entry(raw, headers, email_id)
             content = entry.note()
         except (NoMessage, OSError, ForbiddenPath):
             raise
