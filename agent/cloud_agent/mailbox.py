@@ -55,6 +55,8 @@ TRIES = 3
 DROPPED = Backoff(first=1.0, longest=300.0)
 # Providers lock an account out after some ten refused logins in a quarter of an hour or so.
 REFUSED = Backoff(first=300.0, longest=3600.0)
+# Kinds of trouble that the Dashboard tells of, and of their end: nobody else mends them.
+FOR_A_PERSON = ("refused", "settings")
 
 
 class Unreachable(Exception):
@@ -249,7 +251,7 @@ class Watcher:
             self._fail(report, f"the vault takes no mail for now ({error}): mend the disk or its permissions", "vault")
         else:
             self.pause, self.worked = DROPPED, True
-            told = self._trouble().startswith(("refused: ", "settings: "))
+            told = self._trouble().partition(":")[0] in FOR_A_PERSON
             if self._clear():
                 log.info("%s is read again", self.source.name)
                 if told:  # the Dashboard said so
@@ -386,7 +388,7 @@ class Watcher:
         with contextlib.suppress(OSError):  # a full disk
             if self.state.raise_alert("mailbox", f"{kind}: {self.source.name}: {message}", self.clock()):
                 log.warning("%s: %s", self.source.name, message)
-                if kind in ("refused", "settings"):
+                if kind in FOR_A_PERSON:
                     with lock(self.state.tree_lock):
                         self.journal.tell(f"Mail is not fetched: {dashboard.plain(message, 300)}")
 

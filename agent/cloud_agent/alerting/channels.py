@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import resource
 import shutil
 from typing import Any
@@ -12,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 from cloud_agent import __version__
 from cloud_agent.alerting.ledger import Outcome
-from cloud_agent.alerting.settings import INSTALL, Alerts, Mcp
+from cloud_agent.alerting.settings import INSTALL, Alerts, Mcp, words_of
 from cloud_agent.alerting.text import Message, harmless
 
 # For one message on one channel; a server that `npx` has to fetch first takes its time.
@@ -54,8 +53,7 @@ def _secrets(alerts: Alerts) -> set[str]:
         if isinstance(target, Mcp):
             options = [word.rpartition("=")[2] for word in target.command[1:]]
             found.update(option for option in options if not option.startswith(("-", "/")))
-        words = re.split(r"[/&=?#:@,]", url.partition("://")[2])
-        found.update(form for word in words for form in (word, unquote(word)))
+        found.update(form for word in words_of(url) for form in (word, unquote(word)))
         host = urlsplit(url).hostname or ""
         hosts |= {host} if "." in host else set()
     return {word for word in found if len(word) >= 5 and word.lower() not in hosts}

@@ -215,11 +215,15 @@ def _listed(text: str | None) -> list[str]:
     return [part for part in re.split(r"[\s,;]+", text or "") if part]
 
 
+def words_of(url: str) -> list[str]:
+    """The parts of a URL, each of which may be a key: Apprise has them in all places."""
+    return re.split(r"[/&=?#:@,]", url.partition("://")[2])
+
+
 def _keys(url: str) -> list[str]:
     """What of an Apprise URL is a key by itself, as somebody may write it down: a password, and what looks random."""
     password = urlsplit(url).password
-    words = (unquote(word) for word in re.split(r"[/&=?#:@,]", url.partition("://")[2]))
-    random = [word for word in words if re.fullmatch(r"(?=\D*\d)(?=.*[A-Za-z])[\w-]{16,}", word)]
+    random = [word for word in map(unquote, words_of(url)) if re.fullmatch(r"(?=\D*\d)(?=.*[A-Za-z])[\w-]{16,}", word)]
     return [*random, *([unquote(password)] if password else [])]
 
 
