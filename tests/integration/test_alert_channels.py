@@ -7,7 +7,6 @@ import json
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,6 +17,8 @@ import pytest
 from cloud_agent.alerting import channels
 from cloud_agent.alerting.settings import Alerts, Mcp
 from cloud_agent.alerting.text import Message, item, message
+
+from tests.standins import serving
 
 SERVER = Path(__file__).parents[1] / "standins/mcp_server.py"
 NUMBER = "+491701234567"
@@ -185,15 +186,13 @@ class Loopback:
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.http.daemon_threads = True
         self.host = f"127.0.0.1:{self.http.server_port}"
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
 
 
 @pytest.fixture
 def loopback() -> Iterator[Loopback]:
     made = Loopback()
-    yield made
-    made.http.shutdown()
-    made.http.server_close()
+    with serving(made.http):
+        yield made
 
 
 def by_apprise(url: str, seconds: float = 30.0) -> tuple[str, str]:

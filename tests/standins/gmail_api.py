@@ -10,13 +10,14 @@ import base64
 import contextlib
 import json
 import secrets
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from tests.standins import serving
 
 Json = dict[str, Any]
 READONLY = "https://www.googleapis.com/auth/gmail.readonly"
@@ -221,11 +222,5 @@ class _Handler(BaseHTTPRequestHandler):
 def running() -> Iterator[Provider]:
     """A server on a free port of the loopback interface."""
     server = Provider()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
+    with serving(server):
         yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

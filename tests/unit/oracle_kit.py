@@ -6,7 +6,6 @@ import contextlib
 import functools
 import io
 import json
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from ansible.module_utils.testing import patch_module_args
 
 from ansible.module_utils import _internal
 from tests import ansible_module
+from tests.standins import serving
 
 if TYPE_CHECKING:  # the SDK takes a second to import: only whoever uses the fixture pays
     from tests.standins.oracle_api import OracleApi
@@ -107,8 +107,6 @@ def oracle(monkeypatch: pytest.MonkeyPatch) -> Iterator[Oracle]:
     monkeypatch.setattr(oci.signer, "load_private_key", load_key())
     api_key, public_keys = account()
     server = Server(("127.0.0.1", 0), OracleApi(public_keys))
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    yield Oracle(server.api, server.endpoint, api_key)
-    server.shutdown()
-    server.server_close()
+    with serving(server):
+        yield Oracle(server.api, server.endpoint, api_key)
     assert not server.api.broken, server.api.broken[0]

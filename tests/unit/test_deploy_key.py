@@ -9,7 +9,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import types
 from collections.abc import Iterator
 from http import HTTPStatus
@@ -21,6 +20,7 @@ import pytest
 import yaml
 from ansible.module_utils.testing import patch_module_args
 
+from tests.standins import serving
 from tests.standins.github_api import DeployKeys, Refusal, Server
 
 LIBRARY = Path(__file__).resolve().parents[2] / "ansible/roles/deploy_key/library"
@@ -52,10 +52,8 @@ def server(tmp_path: Path) -> Iterator[Server]:
         (tmp_path / f"{name}.git").mkdir(parents=True)
     (tmp_path / "token").write_text(TOKEN)
     server = Server(("127.0.0.1", 0), DeployKeys(tmp_path / "keys.json"), tmp_path, tmp_path / "token")
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
+    with serving(server):
+        yield server
 
 
 @pytest.fixture(autouse=True)

@@ -71,6 +71,17 @@ def until(oracle: Oracle, ocid: str, state: str) -> None:
     oracle.api.calls.clear()
 
 
+def take_back_the_first(oracle: Oracle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle takes a launch, and finds that there is no room after all; of the next ones it does not."""
+    tries = itertools.count()
+
+    def boot(instance: dict[str, Any]) -> None:
+        if next(tries) == 0:
+            raise RuntimeError("no host after all")
+
+    monkeypatch.setattr(oracle.api.launcher, "boot", boot)
+
+
 def full(oracle: Oracle, *numbers: int, times: int = 1) -> None:
     oracle.api.faults.out_of_capacity = {oracle.api.domains[number - 1]: times for number in numbers}
 
@@ -154,13 +165,7 @@ class TestLaunch:
     def test_what_is_taken_back_at_once_is_no_room(
         self, oracle: Oracle, subnet_id: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        tries = itertools.count()
-
-        def boot(instance: dict[str, Any]) -> None:
-            if next(tries) == 0:
-                raise RuntimeError("no host after all")
-
-        monkeypatch.setattr(oracle.api.launcher, "boot", boot)
+        take_back_the_first(oracle, monkeypatch)
         made = have(oracle, subnet_id)
         assert made["domains"] == {"EU-FRANKFURT-1-AD-1": "out of capacity"}
         assert [each["id"] for each in machines(oracle)] == [made["instance_id"]]
@@ -436,13 +441,7 @@ class TestWhatIsThere:
     def test_one_that_oracle_took_back_since_is_launched_anew(
         self, oracle: Oracle, subnet_id: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        tries = itertools.count()
-
-        def boot(instance: dict[str, Any]) -> None:
-            if next(tries) == 0:
-                raise RuntimeError("no host after all")
-
-        monkeypatch.setattr(oracle.api.launcher, "boot", boot)
+        take_back_the_first(oracle, monkeypatch)
         first = somebodys(oracle, subnet_id, freeform_tags={TAG: NAME})
         made = have(oracle, subnet_id)
         assert made["launched"] and made["instance_id"] != first

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socketserver
 import sys
-import threading
 from typing import Any
 
 import pytest
@@ -12,6 +11,7 @@ from oci.core import models
 
 import ansible.module_utils
 from tests import ansible_module
+from tests.standins import serving
 from tests.unit import oracle_kit
 from tests.unit.oracle_kit import NAME, Oracle, oracle
 
@@ -344,10 +344,9 @@ class TestTrouble:
             def handle(self) -> None:
                 calls.append(self.client_address)
 
-        with socketserver.TCPServer(("127.0.0.1", 0), HangsUp) as server:
-            threading.Thread(target=server.serve_forever, daemon=True).start()
+        server = socketserver.TCPServer(("127.0.0.1", 0), HangsUp)
+        with serving(server):
             result = present(oracle, endpoint=f"http://127.0.0.1:{server.server_address[1]}", fails=True)
-            server.shutdown()
         assert result["msg"].startswith("Oracle cannot be reached")
         assert len(calls) == 4, "each pause is twice as long as the one before"
 
