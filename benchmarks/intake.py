@@ -9,7 +9,6 @@ for one message takes, as procmail starts it, and 50 MB messages: time and memor
 from __future__ import annotations
 
 import os
-import platform
 import random
 import statistics
 import subprocess
@@ -26,6 +25,8 @@ from cloud_agent.config import inspect
 from cloud_agent.intake import Intake, Taken, convert
 from cloud_agent.mail import parse, shown
 from cloud_agent.state import State, utc_now
+
+from benchmarks.sync import machine, table
 
 CORPUS = Path(__file__).resolve().parents[2] / "shared" / "corpora" / "mail"
 ROUNDS = 15
@@ -52,18 +53,16 @@ def main() -> int:
         print(f"bench: no messages in {CORPUS}: lay the corpora beside the repository", file=sys.stderr)
         return 1
     check(raws)
-    load = os.getloadavg()[0]
+    began = machine()
     with tempfile.TemporaryDirectory(prefix="bench-intake-", dir=os.environ.get("BENCH_DIR")) as folder:
         seconds = rounds(raws, Path(folder))
         starts = [start(raw, Path(folder)) for raw in raws[:STARTS]]
         large = {kind: large_message(kind, Path(folder)) for kind in LARGE_KINDS}
-    bare = statistics.median(seconds["bare"])
     size = sum(map(len, raws)) / len(raws)
-    print(f"{machine()}, load {load:.1f} at the start")
+    print(began)
     print(
         f"{len(raws)} messages of {size / 1000:.1f} kB on average; medians of {ROUNDS} rounds ({utc_now():%Y-%m-%d}).\n"
     )
-    print("| what | messages a second | over the bare parser |\n| --- | ---: | ---: |")
     names = {
         "bare": "`email.message_from_bytes` alone",
         "read": "what a person sees of it: encodings, character sets, HTML as text, hidden text (message.content)",
@@ -71,14 +70,14 @@ def main() -> int:
         "known": "a message that was taken before: its id, and a look where it lies (Intake.take)",
         "take": "one that is new, with the writing: under the lock, whole, synced to disk (Intake.take)",
     }
-    for key, name in names.items():
-        median = statistics.median(seconds[key])
-        print(f"| {name} | {len(raws) / median:,.0f} | {median / bare:.2f} x |")
-    print("\n| what | time | memory at most |\n| --- | ---: | ---: |")
+    medians = {key: statistics.median(seconds[key]) for key in names}
+    rows = [(names[key], f"{len(raws) / one:,.0f}", f"{one / medians['bare']:.2f} x") for key, one in medians.items()]
+    print(f"{table(('what', 'messages a second', 'over the bare parser'), rows)}\n")
     middle, most = statistics.median(one for one, _ in starts), max(memory for _, memory in starts)
-    print(f"| one message, one process (`cloud-agent intake -`) | {middle:.2f} s | {most:.0f} MB |")
-    for kind, (took, memory) in large.items():
-        print(f"| a message of 50 MB: {kind} | {took:.2f} s | {memory:.0f} MB |")
+    figures = {"one message, one process (`cloud-agent intake -`)": (middle, most)}
+    figures |= {f"a message of 50 MB: {kind}": one for kind, one in large.items()}
+    rows = [(name, f"{took:.2f} s", f"{memory:.0f} MB") for name, (took, memory) in figures.items()]
+    print(table(("what", "time", "memory at most"), rows))
     return 0
 
 
@@ -160,18 +159,6 @@ def start(raw: bytes, folder: Path) -> tuple[float, float]:
 
 def large_message(kind: str, folder: Path) -> tuple[float, float]:
     return start(b"From: a@b.org\nSubject: large\n" + LARGE_KINDS[kind], folder)
-
-
-def machine() -> str:
-    model = next(
-        (
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if "model name" in line
-        ),
-        platform.machine(),
-    )
-    return f"{model}, {os.cpu_count()} cores, kernel {platform.release()}, Python {platform.python_version()}"
 
 
 if __name__ == "__main__":
